@@ -1,0 +1,1 @@
+"""Device profiles: what was measured, where, and what it predicts."""

@@ -1,0 +1,1 @@
+"""Load, run, time, carve and compare ONNX models; never imports torch."""
