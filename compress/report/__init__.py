@@ -1,0 +1,1 @@
+"""What a finished run found, and the one HTML file that shows it."""

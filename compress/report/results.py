@@ -1,0 +1,322 @@
+"""What one run found: the numbers behind `report.html`, `summary.json` and every figure, as one frozen record.
+
+A run writes a `Results` to `results.json` when it has measured everything; the report and the summary are pure functions
+of that file, the profiles and the sample images beside it, so a report can be rebuilt without the network.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from device_profiles.errors import BadInput
+from device_profiles.measurement import Measurement
+from device_profiles.store import write_whole
+
+FILE_NAME = "results.json"
+LARGEST_GAP = 1e9  # a gap above norms that are exactly zero is infinite, which JSON cannot hold
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Measured = Annotated[
+    Measurement,
+    BeforeValidator(lambda value: value if isinstance(value, Measurement) else Measurement.from_json(value)),
+    PlainSerializer(lambda measurement: measurement.to_json()),
+]
+_Gap = Annotated[float, BeforeValidator(lambda gap: min(gap, LARGEST_GAP))]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Metric:
+    """The task's quality number: its name ("L1"), its unit ("of 255", "dB", "" for none) and which way is better."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    repeats: str = ""  # what `NetworkResult.quality_repeats` repeat: "4 held-out sets of 64 images", "3 seeds"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Method:
+    """The pruning method, in the paper's name, and its settings as they were run."""
+
+    name: str
+    settings: dict[str, Any]
+    teacher: Literal["original", "condensed", "none"]
+    source: str = ""  # the paper: authors, year, arXiv id
+
+
+@dataclass(frozen=True, config=_STRICT)
+class NetworkResult:
+    """One network of the run; `quality` is the held-out mean computed with torch.
+
+    `quality_by_image` holds the held-out images in one order for all networks (empty for a metric of sets), so that two
+    networks are compared image by image. `widths` maps a layer to its number of output channels.
+    """
+
+    key: str  # "baseline", "pruned", "uniform", "quarter": how the rest of the record refers to it
+    label: str
+    parameters: int
+    macs: int
+    onnx_bytes: int
+    steps_trained: int
+    quality: float
+    widths: dict[str, int]
+    quality_repeats: tuple[float, ...] = ()
+    quality_by_image: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ParityResult:
+    """How far the runtime's outputs are from torch's; `relative_error` is the largest one over the output's spread."""
+
+    max_abs_error: float
+    relative_error: float
+    tolerance: float  # allowed relative_error
+    passed: bool
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TargetNetwork:
+    """One network on one target: all latencies of a target come from one interleaved run."""
+
+    latency: _Measured
+    quality: float | None = None  # held-out mean computed through the runtime
+    parity: ParityResult | None = None
+    predicted_ms: float | None = None  # what the device profile said before it was measured
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TargetResult:
+    """Every network that ran on one target, by `NetworkResult.key`; "baseline" and "pruned" are always there."""
+
+    name: str  # "onnxruntime-cpu": as `device_profiles.target.Target.name`
+    version: str
+    threads: int
+    precision: str
+    networks: dict[str, TargetNetwork]
+    speedup_goal: float | None = None
+
+    @property
+    def baseline_ms(self) -> float:
+        """Latency of the network the run started from."""
+        return self.networks["baseline"].latency.ms
+
+    @property
+    def pruned_ms(self) -> float:
+        """Latency of the network the run ends with."""
+        return self.networks["pruned"].latency.ms
+
+    @property
+    def speedup(self) -> float:
+        """baseline_ms / pruned_ms."""
+        return self.baseline_ms / self.pruned_ms
+
+    @property
+    def stable(self) -> bool:
+        """Whether every latency of this target settled."""
+        return all(network.latency.stable for network in self.networks.values())
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LayerLatency:
+    """One layer run by itself on one target, at its width before and after pruning."""
+
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LayerResult:
+    """One weighted layer: its widths, its sorted channel curves and where they were cut.
+
+    The curves are the folded channel norms, largest first. A layer whose channels cannot be pruned has no curves.
+    """
+
+    name: str
+    op: str
+    width_before: int
+    width_after: int
+    width_in_before: int
+    width_in_after: int
+    curve_before: tuple[float, ...] = ()  # of the baseline
+    curve_after: tuple[float, ...] = ()  # of the condensed network: what was cut
+    kept: tuple[int, ...] = ()  # ranks along curve_after that were kept; empty: the first width_after
+    hinge: int | None = None  # channels above the hinge; None: no hinge formed
+    gap: _Gap | None = None  # largest ratio between neighbours of curve_after, hinge or not
+    threshold: float | None = None  # the norm below which channels were cut, where a threshold made the cut
+    dead: bool = False  # every channel of the condensed network is near zero
+    latency_ms: dict[str, LayerLatency] = field(default_factory=dict)  # by target name
+
+    @property
+    def cut_by(self) -> Literal["hinge", "threshold", "nothing"]:
+        """What decided the width: the layer's own hinge, the threshold steered to the target, or nothing was cut."""
+        if self.width_after == self.width_before:
+            return "nothing"
+        return "hinge" if self.hinge == self.width_after else "threshold"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ProofResult:
+    """Removing channels equals zeroing them: the label check and the numeric check in ONNX Runtime."""
+
+    labels_ok: bool
+    max_error: float  # over the output's spread
+    tolerance: float
+    removed_channels: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Both checks hold and something was removed: a pruning of nothing proves nothing."""
+        return self.labels_ok and self.max_error <= self.tolerance and self.removed_channels > 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PruningError:
+    """Held-out quality around the cut, before any fine-tuning; `random` removed the same counts, once per draw."""
+
+    condensed: float
+    pruned: float
+    recalibrated: float | None = None
+    random: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Phase:
+    """One training run's curve; `key` is a network's key, or "condense" and "finetune" for the two stages."""
+
+    key: str
+    label: str
+    steps: tuple[int, ...]
+    loss: tuple[float, ...]
+    quality_steps: tuple[int, ...] = ()
+    quality: tuple[float, ...] = ()  # held out
+
+    def __post_init__(self) -> None:
+        """Check that every step has its value."""
+        for steps, values, name in ((self.steps, self.loss, "loss"), (self.quality_steps, self.quality, "quality")):
+            if len(steps) != len(values):
+                raise ValueError(f"phase {self.key!r} has {len(steps)} steps for {len(values)} values of {name}")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Goal:
+    """One promise of the run, in words that fit a table: what, how much was asked for, how much was reached."""
+
+    what: str
+    goal: str
+    reached: str
+    passed: bool
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Results:
+    """Everything a run found; see `to_json` for the file."""
+
+    name: str
+    title: str
+    task: str
+    metric: Metric
+    created: str  # ISO 8601, UTC
+    command: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: dict[str, float]  # step -> wall seconds, in order
+    method: Method
+    networks: tuple[NetworkResult, ...]
+    targets: tuple[TargetResult, ...]
+    layers: tuple[LayerResult, ...]  # in the network's order
+    proof: ProofResult
+    goals: tuple[Goal, ...]
+    pruning_error: PruningError | None = None
+    history: tuple[Phase, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that what refers to a network or a target finds it."""
+        keys = {network.key for network in self.networks}
+        if len(keys) != len(self.networks) or not {"baseline", "pruned"} <= keys:
+            raise ValueError(f"networks (={[n.key for n in self.networks]}) must be distinct, with baseline and pruned")
+        for target in self.targets:
+            if not {"baseline", "pruned"} <= set(target.networks) <= keys:
+                raise ValueError(
+                    f"target {target.name!r} ran {sorted(target.networks)}; allowed are {sorted(keys)}, and baseline "
+                    "and pruned must be there"
+                )
+        names = {target.name for target in self.targets}
+        for layer in self.layers:
+            if not set(layer.latency_ms) <= names:
+                raise ValueError(f"layer {layer.name!r} was timed on {sorted(layer.latency_ms)}, not all in {names}")
+
+    @property
+    def passed(self) -> bool:
+        """Whether every goal was reached; a run without goals has not passed."""
+        return bool(self.goals) and all(goal.passed for goal in self.goals)
+
+    def network(self, key: str) -> NetworkResult | None:
+        """Return the network called `key`, or None if the run had no such network."""
+        return next((network for network in self.networks if network.key == key), None)
+
+
+# History of the schema: 1, the first.
+SCHEMA = 1
+_ADAPTER = TypeAdapter(Results)
+
+
+def to_json(results: Results) -> str:
+    """Return the text of `results.json`."""
+    return json.dumps({"schema": SCHEMA, **_ADAPTER.dump_python(results, mode="json")}, indent=1, allow_nan=False)
+
+
+def from_json(text: str, source: str = FILE_NAME) -> Results:
+    """Read what `to_json` wrote.
+
+    Args:
+        text: The file's content.
+        source: What to call the file in an error.
+
+    Raises:
+        BadInput: The text is damaged, is something else, or was written by a newer toolkit.
+    """
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as err:
+        raise BadInput(f"{source} is damaged ({err}); it must be the JSON that a run wrote, so run it again") from err
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise BadInput(f"{source} holds no schema number, so it is not a run's results; give a run's folder")
+    schema = record.pop("schema")
+    if schema != SCHEMA:
+        raise BadInput(f"{source} has schema {schema}, this toolkit reads schema {SCHEMA}; update the toolkit or rerun")
+    try:
+        return _ADAPTER.validate_python(record)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the record"
+        raise BadInput(f"{source} is not a run's results ({where}: {first['msg']}); run it again") from err
+
+
+def save_results(results: Results, folder: Path) -> Path:
+    """Write `results.json` into a run's folder, whole or not at all, and return its path."""
+    path = folder / FILE_NAME
+    write_whole(path, to_json(results) + "\n")
+    return path
+
+
+def load_results(folder: Path) -> Results:
+    """Read a run's `results.json`.
+
+    Raises:
+        BadInput: The folder has none (the run is not finished), or it is damaged or newer.
+    """
+    path = folder / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise BadInput(f"{folder} has no {FILE_NAME}; give the folder of a finished run, such as runs/demo") from err
+    except (UnicodeDecodeError, IsADirectoryError) as err:
+        raise BadInput(f"{path} is damaged ({err}); it must be the JSON that a run wrote, so run it again") from err
+    return from_json(text, str(path))
