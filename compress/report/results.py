@@ -1,24 +1,19 @@
 """What one run found: the numbers behind `report.html`, `summary.json` and every figure, as one frozen record.
 
-A run writes a `Results` to `results.json` when it has measured everything; the report and the summary are pure functions
-of that file, the profiles and the sample images beside it, so a report can be rebuilt without the network.
+A run fills a `Results` when it has measured everything; `compress.report.store` writes it to `results.json`. The report
+and the summary are functions of it, the profiles and the sample images alone, so they can be rebuilt at any time.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 from pydantic.dataclasses import dataclass
 
-from device_profiles.errors import BadInput
 from device_profiles.measurement import Measurement
-from device_profiles.store import write_whole
 
-FILE_NAME = "results.json"
 LARGEST_GAP = 1e9  # a gap above norms that are exactly zero is infinite, which JSON cannot hold
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -216,7 +211,7 @@ class Goal:
 
 @dataclass(frozen=True, config=_STRICT)
 class Results:
-    """Everything a run found; see `to_json` for the file."""
+    """Everything a run found."""
 
     name: str
     title: str
@@ -257,66 +252,16 @@ class Results:
         """Whether every goal was reached; a run without goals has not passed."""
         return bool(self.goals) and all(goal.passed for goal in self.goals)
 
+    @property
+    def baseline(self) -> NetworkResult:
+        """The network the run started from."""
+        return next(network for network in self.networks if network.key == "baseline")
+
+    @property
+    def pruned(self) -> NetworkResult:
+        """The network the run ends with."""
+        return next(network for network in self.networks if network.key == "pruned")
+
     def network(self, key: str) -> NetworkResult | None:
         """Return the network called `key`, or None if the run had no such network."""
         return next((network for network in self.networks if network.key == key), None)
-
-
-# History of the schema: 1, the first.
-SCHEMA = 1
-_ADAPTER = TypeAdapter(Results)
-
-
-def to_json(results: Results) -> str:
-    """Return the text of `results.json`."""
-    return json.dumps({"schema": SCHEMA, **_ADAPTER.dump_python(results, mode="json")}, indent=1, allow_nan=False)
-
-
-def from_json(text: str, source: str = FILE_NAME) -> Results:
-    """Read what `to_json` wrote.
-
-    Args:
-        text: The file's content.
-        source: What to call the file in an error.
-
-    Raises:
-        BadInput: The text is damaged, is something else, or was written by a newer toolkit.
-    """
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as err:
-        raise BadInput(f"{source} is damaged ({err}); it must be the JSON that a run wrote, so run it again") from err
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
-        raise BadInput(f"{source} holds no schema number, so it is not a run's results; give a run's folder")
-    schema = record.pop("schema")
-    if schema != SCHEMA:
-        raise BadInput(f"{source} has schema {schema}, this toolkit reads schema {SCHEMA}; update the toolkit or rerun")
-    try:
-        return _ADAPTER.validate_python(record)
-    except ValidationError as err:
-        first = err.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the record"
-        raise BadInput(f"{source} is not a run's results ({where}: {first['msg']}); run it again") from err
-
-
-def save_results(results: Results, folder: Path) -> Path:
-    """Write `results.json` into a run's folder, whole or not at all, and return its path."""
-    path = folder / FILE_NAME
-    write_whole(path, to_json(results) + "\n")
-    return path
-
-
-def load_results(folder: Path) -> Results:
-    """Read a run's `results.json`.
-
-    Raises:
-        BadInput: The folder has none (the run is not finished), or it is damaged or newer.
-    """
-    path = folder / FILE_NAME
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError) as err:
-        raise BadInput(f"{folder} has no {FILE_NAME}; give the folder of a finished run, such as runs/demo") from err
-    except (UnicodeDecodeError, IsADirectoryError) as err:
-        raise BadInput(f"{path} is damaged ({err}); it must be the JSON that a run wrote, so run it again") from err
-    return from_json(text, str(path))

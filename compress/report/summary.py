@@ -9,7 +9,7 @@ from typing import Any
 from compress.report.results import NetworkResult, Results, TargetNetwork, TargetResult
 from device_profiles.store import write_whole
 
-FILE_NAME = "summary.json"
+SUMMARY_FILE = "summary.json"
 # History of the schema: 1, the first.
 SCHEMA = 1
 
@@ -19,8 +19,7 @@ def summary(results: Results) -> dict[str, Any]:
 
     `targets`, `quality` and `parameters` compare the baseline with the pruned network; `networks` has every network.
     """
-    baseline, pruned = results.network("baseline"), results.network("pruned")
-    assert baseline is not None and pruned is not None  # Results checks it
+    baseline, pruned = results.baseline, results.pruned
     change = 100.0 * (pruned.quality - baseline.quality) / abs(baseline.quality) if baseline.quality else None
     return {
         "schema": SCHEMA,
@@ -89,6 +88,6 @@ def _network(network: NetworkResult) -> dict[str, Any]:
 
 def save_summary(results: Results, folder: Path) -> Path:
     """Write `summary.json` into a run's folder, whole or not at all, and return its path."""
-    path = folder / FILE_NAME
+    path = folder / SUMMARY_FILE
     write_whole(path, json.dumps(summary(results), indent=1, allow_nan=False) + "\n")
     return path
