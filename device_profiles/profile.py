@@ -1,0 +1,123 @@
+"""A device profile: the latency of a network and of each of its layers, l(i), on one target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from device_profiles.environment import Environment
+from device_profiles.errors import BadInput, ProfileMismatch
+from device_profiles.measurement import Measurement
+from device_profiles.target import Target
+
+Widths = tuple[int, int]  # channels in, channels out
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """The isolated latency of one layer by its widths.
+
+    Args:
+        name: The layer's name, `runtimes.layers.WeightedLayer.name`.
+        op: Its operator, such as "Conv".
+        in_channels: Full width of its input.
+        out_channels: Full width of its output.
+        measurements: (width in, width out) -> latency of the layer's own subgraph; holds the full widths at least.
+    """
+
+    name: str
+    op: str
+    in_channels: int
+    out_channels: int
+    measurements: Mapping[Widths, Measurement]
+
+    def __post_init__(self) -> None:
+        if (self.in_channels, self.out_channels) not in self.measurements:
+            raise BadInput(
+                f"layer {self.name!r} has no measurement at its full width {self.in_channels}x{self.out_channels}"
+            )
+
+    @property
+    def full(self) -> Measurement:
+        """The latency at full width, l(i)."""
+        return self.measurements[self.in_channels, self.out_channels]
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """What was measured, on what, and how.
+
+    Args:
+        target: The runtime and its settings, with its version.
+        environment: The machine.
+        model_name: What the user calls the network.
+        model_sha256: Hash of the ONNX file's bytes that were profiled.
+        input_shapes: Graph input -> shape, batch included.
+        layers: In the order in which the network runs them.
+        end_to_end: The whole network at full width, measured interleaved with its layers.
+        created: When it was finished, ISO 8601 in UTC.
+        command: What was run, to run it again.
+        seconds: How long measuring took.
+    """
+
+    target: Target
+    environment: Environment
+    model_name: str
+    model_sha256: str
+    input_shapes: Mapping[str, tuple[int, ...]]
+    layers: tuple[LayerProfile, ...]
+    end_to_end: Measurement
+    created: str
+    command: str
+    seconds: float
+
+    def latencies_ms(self) -> dict[str, float]:
+        """Return l(i), the isolated latency of each layer at full width, ms."""
+        return {layer.name: layer.full.ms for layer in self.layers}
+
+    @property
+    def isolated_sum_ms(self) -> float:
+        """Sum of l(i) over the layers; the whole network is faster or slower than this (see `predict`)."""
+        return sum(self.latencies_ms().values())
+
+    def check_matches(
+        self,
+        *,
+        target: Target | None = None,
+        environment: Environment | None = None,
+        model_sha256: str | None = None,
+        allow: Collection[str] = (),
+    ) -> None:
+        """Refuse to be used for something else than what was measured.
+
+        Args:
+            target: The target at hand; its version is compared where both are known.
+            environment: The machine at hand.
+            model_sha256: Hash of the network at hand.
+            allow: Names of differences that the caller accepts: "runtime", "device", "precision", "threads",
+                "batch", "version", "machine", "model".
+
+        Raises:
+            ProfileMismatch: Something that is not in `allow` differs; the message names all of it.
+        """
+        pairs: dict[str, tuple[object, object]] = {}
+        if target is not None:
+            for field in ("runtime", "device", "precision", "threads", "batch"):
+                pairs[field] = (getattr(self.target, field), getattr(target, field))
+            if self.target.version and target.version:
+                pairs["version"] = (self.target.version, target.version)
+        if environment is not None and environment.fingerprint != self.environment.fingerprint:
+            pairs["machine"] = (_machine(self.environment), _machine(environment))
+        if model_sha256 is not None:
+            pairs["model"] = (self.model_sha256[:12], model_sha256[:12])
+        wrong = {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in allow}
+        if wrong:
+            listed = "; ".join(f"{name} is {there}, here it is {here}" for name, (there, here) in wrong.items())
+            raise ProfileMismatch(
+                f"the profile of {self.model_name!r} on {self.target.name} does not fit: {listed}. "
+                f"Profile again here, or allow {', '.join(wrong)} by name"
+            )
+
+
+def _machine(environment: Environment) -> str:
+    return f"{environment.cpu_model} ({environment.cores} cores, {environment.fingerprint[:6]})"
