@@ -12,16 +12,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 from pydantic.dataclasses import dataclass
 
+from device_profiles.json_form import from_json, to_json
 from device_profiles.measurement import Measurement
 
 LARGEST_GAP = 1e9  # a gap above norms that are exactly zero is infinite, which JSON cannot hold
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-_Measured = Annotated[
-    Measurement,
-    BeforeValidator(lambda value: value if isinstance(value, Measurement) else Measurement.from_json(value)),
-    PlainSerializer(lambda measurement: measurement.to_json()),
-]
+
+
+def _measured(value: object) -> Measurement:
+    return value if isinstance(value, Measurement) else from_json(Measurement, value, "latency")
+
+
+_Measured = Annotated[Measurement, BeforeValidator(_measured), PlainSerializer(to_json)]
 _Gap = Annotated[float, BeforeValidator(lambda gap: min(gap, LARGEST_GAP))]
 
 
