@@ -1,0 +1,107 @@
+"""One way to run a model in any runtime: `open_session`, and the protocol of what it returns."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_profiles.errors import BadInput, RuntimeUnavailable
+from device_profiles.target import Target
+from runtimes.model_file import ModelSource, read_model
+
+Array = NDArray[np.generic]
+ANY_SIZE = -1  # an axis whose size the model leaves open
+
+
+class Session(Protocol):
+    """A loaded model; a context manager that frees it.
+
+    Attributes:
+        target: What it runs on, with the runtime's version filled in.
+        inputs: Input name -> shape; an open axis is `ANY_SIZE`.
+        dtypes: Input name -> element type.
+        outputs: Output names, in the model's order.
+    """
+
+    target: Target
+    inputs: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, np.dtype[np.generic]]
+    outputs: tuple[str, ...]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once and return every output.
+
+        Raises:
+            BadInput: The feeds are not the model's inputs, or have another shape or element type.
+        """
+
+    def prepare(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
+        """Put the feeds in place and return the call to time: one whole inference, no copies in Python.
+
+        Raises:
+            BadInput: As for `run`.
+        """
+
+    def close(self) -> None:
+        """Free the model."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a runtime is implemented, and what it needs."""
+
+    module: str
+    sdk: str
+    install: str
+
+
+RUNTIMES = {
+    "onnxruntime": Runtime("runtimes.ort", "onnxruntime", "pip install onnxruntime"),
+    "openvino": Runtime("runtimes.ov", "openvino", "pip install openvino"),
+    "tensorrt": Runtime("runtimes.trt", "tensorrt", "pip install 'espalier[tensorrt]' on a machine with an NVIDIA GPU"),
+}
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    """Names of the runtimes whose package is installed; TensorRT may still lack a GPU."""
+    return tuple(name for name, runtime in RUNTIMES.items() if importlib.util.find_spec(runtime.sdk))
+
+
+def open_session(model: ModelSource, target: Target) -> Session:
+    """Load a model into the runtime that a target names.
+
+    Args:
+        model: An ONNX file, its bytes, or a model in memory. A file may keep its weights in other files.
+        target: Runtime, device, precision and threads. The batch is the model's own affair.
+
+    Returns:
+        A session; close it, or use it in a `with` statement.
+
+    Raises:
+        BadInput: The runtime's name is unknown, or the model is missing or damaged.
+        RuntimeUnavailable: The runtime or the device is not here, or cannot compute in that precision.
+        UnsupportedModel: The model has operators that do not exist or that the runtime lacks.
+    """
+    if target.runtime not in RUNTIMES:
+        raise BadInput(f"runtime (={target.runtime!r}) must be one of {', '.join(RUNTIMES)}")
+    runtime = RUNTIMES[target.runtime]
+    try:
+        module = importlib.import_module(runtime.module)
+    except ImportError as err:
+        others = [name for name in installed_runtimes() if name != target.runtime]
+        raise RuntimeUnavailable(
+            f"runtime {target.runtime!r} cannot be loaded ({err}); install it with: {runtime.install}; "
+            f"installed here: {', '.join(others) or 'none'}"
+        ) from err
+    checked = read_model(model, weights=False)
+    return cast(Session, module.open_session(model if not isinstance(model, bytes) else checked, target))
