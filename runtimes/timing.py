@@ -1,0 +1,169 @@
+"""Latency of several calls, measured so that a busy machine disturbs all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_profiles.errors import BadInput
+from device_profiles.measurement import HEADLINE_QUANTILE, Clock, Measurement
+
+try:
+    import resource
+except ImportError:  # Windows does not count context switches
+    resource = None  # type: ignore[assignment]
+
+RESAMPLES = 200
+CONFIDENCE = 0.9
+CHECK_EVERY = 4  # rounds between two looks at the precision, which costs about a millisecond per call
+
+
+def interruptions() -> int:
+    """Count the involuntary context switches of this process so far (always 0 where the system does not tell)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Where time comes from; tests plant their own.
+
+    CPU time is the whole process's, because a runtime may compute on another thread than the caller's: OpenVINO's
+    asynchronous requests do, and there the caller's `thread_time` missed a third of the work. Where the caller
+    computes itself, the two differ by less than 0.3 %.
+    """
+
+    wall_ns: Callable[[], int] = time.perf_counter_ns
+    cpu_ns: Callable[[], int] = time.process_time_ns
+    interruptions: Callable[[], int] = interruptions
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Args:
+        budget_s: Stop after this many seconds, at least 0, but not before `min_rounds`.
+        precision_percent: Stop when the headline of every call is known to this, half the width of its 90 %
+            interval.
+        min_rounds: Rounds to run in any case; a 20 % quantile means little with fewer than five.
+        max_rounds: Rounds to stop after.
+        seed: Of the random order of the calls.
+    """
+
+    budget_s: float = 5.0
+    precision_percent: float = 1.0
+    min_rounds: int = 5
+    max_rounds: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget_s < 0 or self.precision_percent < 0:
+            raise BadInput(
+                f"budget_s (={self.budget_s}) and precision_percent (={self.precision_percent}) must not be negative"
+            )
+        if not 1 <= self.min_rounds <= self.max_rounds:
+            raise BadInput(f"min_rounds (={self.min_rounds}) must be from 1 to max_rounds (={self.max_rounds})")
+
+
+@dataclass
+class _Samples:
+    wall_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    interruptions: list[int] = field(default_factory=list)
+
+    def summary(self, clock: Clock, stable: bool) -> Measurement:
+        return Measurement(tuple(self.wall_ms), tuple(self.cpu_ms), clock, stable, tuple(self.interruptions))
+
+
+def clock_for(threads: int, device: str = "cpu") -> Clock:
+    """Choose the clock whose reading is the latency.
+
+    One thread on a CPU: CPU time, which is what the call takes on an idle core. With three busy processes on two
+    cores, wall-clock quantiles of a 2.5 ms network read 3.3 to 7.2 ms from one run to the next, its CPU time 3.2 ms.
+    With more threads, or on another device, CPU time is no latency.
+    """
+    return "cpu" if threads == 1 and device == "cpu" else "wall"
+
+
+def measure(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    clock: Clock,
+    effort: Effort | None = None,
+    clocks: Clocks | None = None,
+    after_round: Callable[[float], object] = lambda _: None,
+) -> dict[str, Measurement]:
+    """Measure calls against each other.
+
+    All of them stay loaded. Each round runs every call once, in a new random order: once untimed, which brings its
+    code and data back into the caches, then once timed. So whatever slows the machine down hits all calls alike.
+
+    Args:
+        calls: Name -> a call that takes no argument and returns when the work is done.
+        clock: Which clock the headline is taken from, see `clock_for`.
+        effort: When to stop.
+        clocks: Where time comes from.
+        after_round: Told after each round how many seconds have passed since measuring began.
+
+    Returns:
+        Name -> its samples; `stable` says whether the asked-for precision was reached.
+
+    Raises:
+        BadInput: There is nothing to measure.
+    """
+    if not calls:
+        raise BadInput("calls (={}) must name at least one call to measure")
+    effort, clocks = effort or Effort(), clocks or Clocks()
+    samples = {name: _Samples() for name in calls}
+    generator = np.random.default_rng(effort.seed)
+    precise: dict[str, bool] = {}
+    start_ns = clocks.wall_ns()
+    for rounds in range(1, effort.max_rounds + 1):
+        for i in generator.permutation(len(calls)):
+            name = list(calls)[i]
+            calls[name]()
+            _time_once(calls[name], samples[name], clocks)
+        elapsed_s = (clocks.wall_ns() - start_ns) / 1e9
+        after_round(elapsed_s)
+        over = rounds == effort.max_rounds or (elapsed_s >= effort.budget_s and rounds >= effort.min_rounds)
+        if over or (rounds >= effort.min_rounds and rounds % CHECK_EVERY == 0):
+            precise = _precise(samples, clock, effort.precision_percent)
+            if over or all(precise.values()):
+                break
+    return {name: taken.summary(clock, precise[name]) for name, taken in samples.items()}
+
+
+def half_widths_percent(samples_ms: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """How well headlines are known: half of their 90 % bootstrap interval, in percent of themselves.
+
+    Args:
+        samples_ms: Positive samples of each call, shape (calls, rounds).
+        seed: Of the resampling.
+
+    Returns:
+        Shape (calls,).
+    """
+    rounds = samples_ms.shape[1]
+    drawn = np.random.default_rng(seed).integers(rounds, size=(RESAMPLES, rounds))
+    headlines = np.quantile(samples_ms[:, drawn], HEADLINE_QUANTILE, axis=2)
+    low, high = np.quantile(headlines, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
+    return np.asarray(50 * (high - low) / np.quantile(samples_ms, HEADLINE_QUANTILE, axis=1))
+
+
+def _time_once(call: Callable[[], object], into: _Samples, clocks: Clocks) -> None:
+    interrupted, cpu_ns, wall_ns = clocks.interruptions(), clocks.cpu_ns(), clocks.wall_ns()
+    call()
+    wall_ns, cpu_ns = clocks.wall_ns() - wall_ns, clocks.cpu_ns() - cpu_ns
+    into.wall_ms.append(wall_ns / 1e6)
+    into.cpu_ms.append(cpu_ns / 1e6)
+    into.interruptions.append(clocks.interruptions() - interrupted)
+
+
+def _precise(samples: Mapping[str, _Samples], clock: Clock, precision_percent: float) -> dict[str, bool]:
+    headlines = np.asarray([taken.cpu_ms if clock == "cpu" else taken.wall_ms for taken in samples.values()])
+    reached = half_widths_percent(np.maximum(headlines, 1e-6)) <= precision_percent  # no clock reads below 1 ns
+    return dict(zip(samples, reached.tolist(), strict=True))
