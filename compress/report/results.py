@@ -7,10 +7,11 @@ and the summary are functions of it, the profiles and the sample images alone, s
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BeforeValidator, ConfigDict, JsonValue, PlainSerializer
 from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
 
 from device_profiles.json_form import from_json, to_json
 from device_profiles.measurement import Measurement
@@ -25,6 +26,8 @@ def _measured(value: object) -> Measurement:
 
 
 _Measured = Annotated[Measurement, BeforeValidator(_measured), PlainSerializer(to_json)]
+# Nested settings in the form they have in JSON, whatever they are made of: dataclasses, tuples, paths.
+_Settings = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
 _Gap = Annotated[float, BeforeValidator(lambda gap: min(gap, LARGEST_GAP))]
 
 
@@ -43,7 +46,7 @@ class Method:
     """The pruning method, in the paper's name, and its settings as they were run."""
 
     name: str
-    settings: dict[str, Any]
+    settings: _Settings
     teacher: Literal["original", "condensed", "none"]
     source: str = ""  # the paper: authors, year, arXiv id
 
@@ -222,8 +225,8 @@ class Results:
     metric: Metric
     created: str  # ISO 8601, UTC
     command: str
-    config: dict[str, Any]
-    environment: dict[str, Any]
+    config: _Settings
+    environment: _Settings
     seconds: dict[str, float]  # step -> wall seconds, in order
     method: Method
     networks: tuple[NetworkResult, ...]
@@ -239,6 +242,8 @@ class Results:
         keys = {network.key for network in self.networks}
         if len(keys) != len(self.networks) or not {"baseline", "pruned"} <= keys:
             raise ValueError(f"networks (={[n.key for n in self.networks]}) must be distinct, with baseline and pruned")
+        if not self.targets:
+            raise ValueError("targets (=()) must hold at least one: a result was measured somewhere")
         for target in self.targets:
             if not {"baseline", "pruned"} <= set(target.networks) <= keys:
                 raise ValueError(

@@ -108,7 +108,7 @@ def load_samples(folder: Path) -> dict[str, NDArray[np.uint8]]:
     if not path.exists():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as err:
         raise BadInput(f"{path} is damaged ({err}); run it again to write it anew") from err

@@ -1,0 +1,213 @@
+"""What a reader sees in each figure, in plain words, computed from the numbers: what did not work is said too."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compress.report import wording
+from compress.report.results import LayerResult, NetworkResult, Results, TargetResult
+from device_profiles.profile import DeviceProfile
+
+SAME_LATENCY = 1.03  # a ratio of latencies below this is within what the timing repeats to
+FAR_OFF_PERCENT = 10.0  # a prediction this far from its measurement is worth a word
+
+
+def headline(results: Results) -> str:
+    """Say in one sentence what came out."""
+    faster = wording.listed([f"{t.speedup:.2g} times as fast in {runtime(t.name)}" for t in results.targets])
+    metric, before, after = results.metric, results.baseline, results.pruned
+    share = 100 * after.parameters / before.parameters
+    return (
+        f"The pruned network is {faster}. Its held-out {metric.name} went from "
+        f"{wording.significant(before.quality, 3)} to {wording.significant(after.quality, 3)} "
+        f"({wording.change(metric, before.quality, after.quality)}; {wording.better(metric)}), "
+        f"with {share:.0f}{wording.JOINED}% of the parameters."
+    )
+
+
+def runtime(target: str, version: str = "") -> str:
+    """Write a target's name as people say it, with the runtime's version on request.
+
+    Example:
+        >>> runtime("onnxruntime-cpu"), runtime("openvino-cpu-bf16"), runtime("something-else")
+        ('ONNX Runtime on CPU', 'OpenVINO on CPU, bf16', 'something-else')
+    """
+    known = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
+    name, _, rest = target.partition("-")
+    device, _, precision = rest.partition("-")
+    if name not in known:
+        return f"{target} {version}".rstrip()
+    return f"{known[name]} {version}".rstrip() + f" on {device.upper()}" + (f", {precision}" if precision else "")
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean difference between two networks over the same images, and half the width of its 95 % interval."""
+
+    mean: float
+    half: float
+    n: int
+
+    @property
+    def could_be_chance(self) -> bool:
+        """Whether the interval holds zero."""
+        return abs(self.mean) <= self.half
+
+
+def paired_difference(network: NetworkResult, other: NetworkResult) -> PairedDifference | None:
+    """Compare `network` with `other` image by image; None where either has no quality by image."""
+    pairs = list(zip(network.quality_by_image, other.quality_by_image, strict=False))
+    n = len(pairs)
+    if n < 2 or len(network.quality_by_image) != len(other.quality_by_image):
+        return None
+    differences = [ours - theirs for ours, theirs in pairs]
+    mean = sum(differences) / n
+    half = 1.96 * math.sqrt(sum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
+    return PairedDifference(mean, half, n)
+
+
+def against_baseline(results: Results) -> str:
+    """Compare the pruned network with the baseline image by image; empty without such numbers."""
+    found = paired_difference(results.pruned, results.baseline)
+    if found is None:
+        return ""
+    verdict = "a difference that could be chance" if found.could_be_chance else "more than chance explains"
+    interval = f"{wording.signed(found.mean, 3)} ± {wording.significant(found.half, 2)} (95 %)"
+    return (
+        f"Image by image over {found.n} held-out images, the pruned network differs from the baseline by "
+        f"{interval.replace(' ', wording.JOINED)}: {verdict}."
+    )
+
+
+def layer_latency(results: Results, target: TargetResult) -> str:
+    """Say where the time was, where it was saved, and how far isolated layers are from the whole network."""
+    timed = [(layer, layer.latency_ms[target.name]) for layer in results.layers if target.name in layer.latency_ms]
+    before = sum(latency.before_ms for _, latency in timed)
+    after = sum(latency.after_ms for _, latency in timed)
+    slowest = sorted(timed, key=lambda pair: -pair[1].before_ms)[:3]
+    share = 100 * sum(latency.before_ms for _, latency in slowest) / before if before else 0.0
+    grew = [layer.name for layer, latency in timed if latency.after_ms > SAME_LATENCY * latency.before_ms]
+    return (
+        f"{wording.listed([layer.name for layer, _ in slowest])} took {share:.0f}{wording.JOINED}% of the time before. "
+        f"All layers, one by one, add up to {wording.ms(before)} → {wording.ms(after)} ms; the whole network measured "
+        f"{wording.ms(target.baseline_ms)} → {wording.ms(target.pruned_ms)} ms."
+        + (f" {wording.listed(grew)} became slower." if grew else "")
+    )
+
+
+def cuts(layers: Sequence[LayerResult]) -> str:
+    """Say what decided the widths, first of all where no hinge formed."""
+    judged = [layer for layer in layers if layer.curve_after]
+    hinged = [layer for layer in judged if layer.hinge is not None]
+    steered = [layer for layer in judged if layer.cut_by == "threshold"]
+    whole = [layer for layer in judged if layer.cut_by == "nothing"]
+    dead = [layer.name for layer in judged if layer.dead]
+    frozen = [layer.name for layer in layers if not layer.curve_after]
+    if not hinged:
+        first = f"No hinge formed in any of {len(judged)} layers"
+    elif len(hinged) == len(judged):
+        first = f"A hinge formed in all {len(judged)} layers"
+    else:
+        first = f"No hinge formed in {len(judged) - len(hinged)} of {len(judged)} layers"
+    sentences = [first]
+    if steered:
+        sentences[0] += f": the threshold steered to the target latency made the cut in {len(steered)}"
+    if by_hinge := [layer.name for layer in judged if layer.cut_by == "hinge"]:
+        sentences.append(f"{wording.listed(by_hinge)} {'was' if len(by_hinge) == 1 else 'were'} cut at the hinge")
+    if whole:
+        sentences.append(f"{wording.listed([layer.name for layer in whole])} kept every channel")
+    if dead:
+        sentences.append(f"{wording.listed(dead)} came out dead (every norm near zero) and kept its floor")
+    if frozen:
+        sentences.append(f"{wording.listed(frozen)} cannot be cut: its channels are the network's output or fixed")
+    return ". ".join(sentences) + "."
+
+
+def staircase(profiles: Sequence[DeviceProfile]) -> list[str]:
+    """Say how many of the measured narrowings bought nothing."""
+    sentences = []
+    for profile in profiles:
+        flat = steps = 0
+        for layer in profile.layers:
+            points = sorted(
+                (out, m.ms) for (width_in, out), m in layer.measurements.items() if width_in == layer.in_channels
+            )
+            pairs = list(itertools.pairwise(points))
+            steps += len(pairs)
+            flat += sum(wide < narrow * SAME_LATENCY for (_, narrow), (_, wide) in pairs)
+        if steps:
+            sentences.append(
+                f"{runtime(profile.target.name)}: {flat} of {steps} narrowings between neighbouring measured widths "
+                f"saved less than 3{wording.JOINED}%: channels cut there buy no time."
+            )
+    return sentences
+
+
+def yardstick(results: Results, target: TargetResult) -> list[str]:
+    """Compare with uniform widths at the same latency, whichever won, and judge the prediction."""
+    sentences = []
+    uniform = results.network("uniform")
+    if uniform is not None and "uniform" in target.networks:
+        sentences.append(_against_uniform(results, uniform, target))
+    predicted = target.networks["pruned"].predicted_ms
+    if predicted is not None:
+        off = 100 * (predicted / target.pruned_ms - 1)
+        far = ": do not trust this profile for other widths" if abs(off) > FAR_OFF_PERCENT else ""
+        sentences.append(
+            f"The profile had predicted {wording.ms(predicted)} ms for the pruned network, {wording.percent(off)} from "
+            f"what was measured{far}."
+        )
+    unsettled = [key for key, network in target.networks.items() if not network.latency.stable]
+    if unsettled:
+        sentences.append(f"The latency of {wording.listed(unsettled)} did not settle.")
+    return sentences
+
+
+def _against_uniform(results: Results, uniform: NetworkResult, target: TargetResult) -> str:
+    ours = results.pruned
+    found = paired_difference(ours, uniform)
+    gain = ours.quality - uniform.quality if results.metric.higher_is_better else uniform.quality - ours.quality
+    words = "does better than" if gain > 0 else "does worse than"
+    if gain == 0 or (found is not None and found.could_be_chance):
+        words = "is not clearly different from"
+    return (
+        f"At {wording.ms(target.pruned_ms)} ms, the pruned network {words} uniform widths at "
+        f"{wording.ms(target.networks['uniform'].latency.ms)} ms: {wording.significant(ours.quality, 3)} against "
+        f"{wording.significant(uniform.quality, 3)}."
+    )
+
+
+def around_the_cut(results: Results) -> str:
+    """Say what the cut itself cost, and what cutting at random would have cost."""
+    error = results.pruning_error
+    if error is None:
+        return ""
+    metric = results.metric
+    text = (
+        f"Cutting alone moved held-out {metric.name} from {wording.significant(error.condensed, 3)} to "
+        f"{wording.significant(error.pruned, 3)} ({wording.change(metric, error.condensed, error.pruned)})"
+    )
+    if not error.random:
+        return text + "."
+    mean = sum(error.random) / len(error.random)
+    return (
+        f"{text}; removing as many channels at random moved it to {wording.significant(mean, 3)} on average "
+        f"({wording.change(metric, error.condensed, mean)}, {len(error.random)} draws)."
+    )
+
+
+def proof(results: Results) -> str:
+    """Say what was proven about the cut."""
+    found = results.proof
+    if found.removed_channels == 0:
+        return "Nothing was removed, so nothing is proven."
+    labels = "every channel still meets the partner it met before" if found.labels_ok else "the label check FAILED"
+    verb = "equals" if found.max_error <= found.tolerance else "does NOT equal"
+    return (
+        f"Removing {found.removed_channels:,} channels {verb} zeroing them: the outputs differ by "
+        f"{wording.small(found.max_error)} of their spread (allowed: {wording.small(found.tolerance)}), and {labels}. "
+        f"Checked in {wording.significant(found.seconds, 2)} s."
+    )

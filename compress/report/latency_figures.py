@@ -1,0 +1,162 @@
+"""Figures of time: where it went, layer by layer; how it steps with width; what it buys in quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from compress.report import wording
+from compress.report.results import LayerResult, Metric, NetworkResult, TargetResult
+from compress.report.svg import Canvas, Point, Scale, span
+from device_profiles.profile import DeviceProfile, LayerProfile
+
+SHAPES = {"baseline": "circle", "pruned": "diamond", "uniform": "square", "quarter": "triangle"}
+
+
+def layer_latency(layers: Sequence[LayerResult], target: str) -> Markup:
+    """Draw the latency of every layer run by itself, before (outline) and after (solid), on one target.
+
+    Args:
+        layers: Those without a latency on this target are left out.
+        target: `TargetResult.name`.
+    """
+    timed = [(layer, layer.latency_ms[target]) for layer in layers if target in layer.latency_ms]
+    row, left, width = 23.0, 62.0, 440.0
+    bottom = 8 + row * len(timed)
+    canvas = Canvas(width, bottom + 32)
+    known = [value for _, latency in timed for value in (latency.before_ms, latency.after_ms)]
+    x = Scale(*span(known, zero=True, margin=0.02), left, width - 104)
+    canvas.x_axis(x, bottom, "ms, each layer run by itself", grid_to=4)
+    short = wording.short_names([layer.name for layer, _ in timed])
+    for i, (layer, latency) in enumerate(timed):
+        top = 6 + i * row
+        before, after = wording.ms(latency.before_ms), wording.ms(latency.after_ms)
+        tip = f"{layer.name}: {before} ms before, {after} ms after"
+        canvas.text((left - 8, top + 12.5), short[layer.name], "name", anchor="end")
+        canvas.bar((left, top + 1), (x(latency.before_ms) - left, 15), "before", tip)
+        canvas.bar((left, top + 4.5), (x(latency.after_ms) - left, 8), "f-pruned", tip)
+        canvas.text((width - 52, top + 12.5), f"{before} →", "value muted", anchor="end")
+        canvas.text((width, top + 12.5), after, "value", anchor="end")
+    return canvas.svg(f"Latency of each layer on {target}, before and after, in milliseconds")
+
+
+def latency_by_width(layer: LayerResult, profiles: Sequence[DeviceProfile]) -> Markup | None:
+    """Draw l(i) of one layer over its output width on every target, with the width that was chosen.
+
+    The bold line is at full input width, thin ones at the narrower inputs that were measured. Returns None if no
+    profile measured the layer at three widths or more.
+    """
+    measured = [(i, found) for i, p in enumerate(profiles) for found in p.layers if found.name == layer.name]
+    lines = [(i, profile, points) for i, profile in measured for points in _by_width_in(profile).values()]
+    lines = [line for line in lines if len(line[2]) > 2]
+    if not lines:
+        return None
+    canvas = Canvas(250, 176)
+    x = Scale(0, max(profile.out_channels for _, profile, _ in lines), 38, 242)
+    y = Scale(*span((latency for _, _, points in lines for _, latency in points), zero=True), 138, 24)
+    canvas.y_axis(y, 38, "ms", grid_to=242, count=3)
+    canvas.x_axis(x, 138, "channels out", count=4)
+    canvas.line((x(layer.width_after), 138), (x(layer.width_after), 24), "chosen")
+    for i, profile, points in lines:
+        full = any(width == profile.out_channels and latency == profile.full.ms for width, latency in points)
+        canvas.path(
+            [(x(width), y(latency)) for width, latency in points], f"line target-{i}" + ("" if full else " thin")
+        )
+        if full:
+            for width, latency in points:
+                tip = f"{profiles[i].target.name}: {width} channels, {wording.ms(latency)} ms"
+                canvas.dot((x(width), y(latency)), 2.1, f"mark target-{i}", tip)
+    return canvas.svg(f"Latency of {layer.name} by its output width, in milliseconds")
+
+
+def _by_width_in(profile: LayerProfile) -> dict[int, list[Point]]:
+    """Group a layer's measurements by input width: width in -> (width out, ms), sorted."""
+    groups: dict[int, list[Point]] = {}
+    for (width_in, width_out), measurement in sorted(profile.measurements.items()):
+        groups.setdefault(width_in, []).append((width_out, measurement.ms))
+    return groups
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A network's place in the plane of latency and quality."""
+
+    network: NetworkResult
+    at: Point
+    across: Point  # pixels of the latency's spread
+    upright: Point  # pixels of the quality's spread
+    tip: str
+
+
+def quality_against_latency(networks: Sequence[NetworkResult], target: TargetResult, metric: Metric) -> Markup:
+    """Draw every network that ran on a target: latency across, held-out quality up, both with their spread.
+
+    The latency's bar reaches from its headline to the 90 % quantile, the quality's over its repeats.
+    """
+    ran = [network for network in networks if network.key in target.networks]
+    canvas = Canvas(440, 310)
+    left, bottom, right = 40.0, 266.0, 432.0
+    x = Scale(*span((target.networks[n.key].latency.p90_ms for n in ran), zero=True, margin=0.1), left, right)
+    y = Scale(*span((v for n in ran for v in (n.quality, *n.quality_repeats)), margin=0.1), bottom, 28)
+    canvas.y_axis(y, left, f"held-out {wording.with_unit(metric)}, {wording.better(metric)}", grid_to=right, count=5)
+    canvas.x_axis(x, bottom, f"ms on {target.name}, whole network, measured", count=6)
+    marks = [_mark(network, target, x, y) for network in ran]
+    for mark in marks:
+        if mark.network.key == "baseline":
+            canvas.line((left, mark.at[1]), (right, mark.at[1]), "reference")
+            canvas.line((mark.at[0], bottom), (mark.at[0], 28), "reference")
+    taken = [_Box(mark.at[0] - 9, mark.at[1] - 9, 18, 18) for mark in marks]
+    for mark in marks:
+        key = style(mark.network.key)
+        canvas.line((mark.across[0], mark.at[1]), (mark.across[1], mark.at[1]), f"whisker s-{key}")
+        canvas.line((mark.at[0], mark.upright[0]), (mark.at[0], mark.upright[1]), f"whisker s-{key}")
+        canvas.dot(mark.at, 5.5, f"mark f-{key}", mark.tip, SHAPES.get(mark.network.key, "circle"))
+        box = _place_label(mark.at, mark.network.label, taken, canvas.width)
+        taken.append(box)
+        canvas.text((box.x, box.y + 11), mark.network.label, "value halo")
+    return canvas.svg(f"Held-out {metric.name} against latency on {target.name}")
+
+
+def _mark(network: NetworkResult, target: TargetResult, x: Scale, y: Scale) -> _Mark:
+    latency = target.networks[network.key].latency
+    values = (network.quality, *network.quality_repeats)
+    return _Mark(
+        network,
+        (x(latency.ms), y(network.quality)),
+        (x(latency.ms), x(latency.p90_ms)),
+        (y(min(values)), y(max(values))),
+        f"{network.label}: {wording.ms(latency.ms)} ms, {wording.significant(network.quality, 3)}",
+    )
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Where a label or a mark lies, from its upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def meets(self, other: _Box) -> bool:
+        """Whether the two overlap."""
+        across = self.x < other.x + other.width and other.x < self.x + self.width
+        return across and self.y < other.y + other.height and other.y < self.y + self.height
+
+
+def _place_label(at: Point, label: str, taken: Sequence[_Box], width: float) -> _Box:
+    """Return the first place beside a mark, or else below it, where its label meets nothing."""
+    x, y = at
+    long = 6.3 * len(label)  # of the 11.5 px type, on average
+    corners = [(x + 12, y - 8), (x - 12 - long, y - 8), (x - long / 2, y + 11), (x - long / 2, y - 26)]
+    corners += [(x - long, y + 14 + 16 * i) for i in range(len(taken) + 1)]
+    boxes = [_Box(*corner, long, 15) for corner in corners]
+    inside = [box for box in boxes if box.x >= 0 and box.x + box.width <= width]
+    return next((box for box in inside if not any(box.meets(other) for other in taken)), boxes[-1])
+
+
+def style(key: str) -> str:
+    """Return the CSS name of a network's or phase's colour."""
+    return key if key in {*SHAPES, "condense", "finetune"} else "other"

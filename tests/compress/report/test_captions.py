@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import dataclasses
+import doctest
+from types import ModuleType
+
+import pytest
+
+from compress.report import captions, comparison, svg, wording
+from compress.report.results import Metric, Results
+from tests.compress.report.example import example_profiles, example_results
+
+RESULTS = example_results()
+
+
+def with_quality(key: str, by_image: tuple[float, ...], results: Results = RESULTS) -> Results:
+    networks = tuple(
+        dataclasses.replace(n, quality=sum(by_image) / len(by_image), quality_by_image=by_image) if n.key == key else n
+        for n in results.networks
+    )
+    return dataclasses.replace(results, networks=networks)
+
+
+@pytest.mark.parametrize("module", [captions, comparison, svg, wording], ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_headline_says_speed_quality_and_size() -> None:
+    text = captions.headline(RESULTS).replace(wording.JOINED, " ")
+    assert "2.4 times as fast in ONNX Runtime on CPU and 2.2 times as fast in OpenVINO on CPU" in text
+    assert "lower is better" in text
+    assert "18 % of the parameters" in text
+
+
+def test_no_hinge_anywhere_is_said_first() -> None:
+    layers = [dataclasses.replace(layer, hinge=None) for layer in RESULTS.layers]
+    text = captions.cuts(layers)
+    assert text.startswith(
+        "No hinge formed in any of 13 layers: the threshold steered to the target latency made the cut"
+    )
+    assert "were cut at the hinge" not in text
+
+
+def test_missing_hinges_are_counted() -> None:
+    text = captions.cuts(RESULTS.layers)
+    assert text.startswith(
+        "No hinge formed in 10 of 13 layers: the threshold steered to the target latency made the cut in 8"
+    )
+    assert "down.4.conv, down.5.conv and up.1.conv were cut at the hinge" in text
+    assert "down.6.conv came out dead" in text
+    assert "up.6.conv cannot be cut" in text
+
+
+def test_hinges_everywhere_are_said() -> None:
+    layers = [dataclasses.replace(layer, hinge=layer.width_after) for layer in RESULTS.layers if layer.curve_after]
+    assert captions.cuts(layers).startswith("A hinge formed in all 13 layers.")
+
+
+def test_a_difference_that_could_be_chance_is_called_so() -> None:
+    noisy = with_quality("baseline", (5.0, 6.0, 5.0, 6.0))
+    assert "could be chance" in captions.against_baseline(with_quality("pruned", (6.0, 5.0, 5.0, 6.0), noisy))
+    assert "more than chance explains" in captions.against_baseline(with_quality("pruned", (5.9, 7.0, 6.1, 7.0), noisy))
+
+
+def test_networks_judged_on_different_images_are_not_paired() -> None:
+    assert captions.against_baseline(with_quality("pruned", (5.0, 6.0))) == ""
+
+
+@pytest.mark.parametrize(
+    ("uniform", "verdict"),
+    [((7.0, 8.1), "does better than"), ((1.0, 2.1), "does worse than"), ((9.0, 2.0), "is not clearly different from")],
+)
+def test_uniform_widths_are_judged_whichever_won(uniform: tuple[float, ...], verdict: str) -> None:
+    results = with_quality("uniform", uniform, with_quality("pruned", (5.0, 6.0)))
+    assert verdict in captions.yardstick(results, results.targets[0])[0]
+
+
+def test_a_metric_to_maximise_is_judged_the_other_way() -> None:
+    metric = Metric("PSNR", "dB", higher_is_better=True)
+    results = dataclasses.replace(
+        with_quality("uniform", (7.0, 8.1), with_quality("pruned", (5.0, 6.0))), metric=metric
+    )
+    assert "does worse than" in captions.yardstick(results, results.targets[0])[0]
+    assert "dB; higher is better" in captions.headline(results).replace(wording.JOINED, " ")
+
+
+def test_a_bad_prediction_and_an_unsettled_latency_are_said() -> None:
+    target = RESULTS.targets[1]
+    far = dataclasses.replace(target.networks["pruned"], predicted_ms=2 * target.pruned_ms)
+    target = dataclasses.replace(target, networks=target.networks | {"pruned": far})
+    text = " ".join(captions.yardstick(RESULTS, target))
+    assert "do not trust this profile for other widths" in text
+    assert "latency of quarter did not settle" in text
+
+
+def test_layers_that_became_slower_are_named() -> None:
+    target = RESULTS.targets[0]
+    first = RESULTS.layers[0]
+    slow = {target.name: dataclasses.replace(first.latency_ms[target.name], after_ms=9.0)}
+    layers = (dataclasses.replace(first, latency_ms=slow), *RESULTS.layers[1:])
+    assert "down.0.conv became slower" in captions.layer_latency(dataclasses.replace(RESULTS, layers=layers), target)
+    assert "became slower" not in captions.layer_latency(RESULTS, target)
+
+
+def test_narrowings_that_save_nothing_are_counted() -> None:
+    found = captions.staircase(example_profiles())
+    assert len(found) == 2
+    assert found[0].startswith("ONNX Runtime on CPU: 22 of 93 narrowings")
+
+
+def test_random_removal_is_compared() -> None:
+    text = captions.around_the_cut(RESULTS)
+    assert "removing as many channels at random moved it to 13.1 on average" in text
+    assert RESULTS.pruning_error is not None
+    alone = dataclasses.replace(RESULTS, pruning_error=dataclasses.replace(RESULTS.pruning_error, random=()))
+    assert captions.around_the_cut(alone).endswith("(+0.9\u00a0%).")
+    assert captions.around_the_cut(dataclasses.replace(RESULTS, pruning_error=None)) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "equals zeroing them"),
+        ({"max_error": 0.2}, "does NOT equal zeroing them"),
+        ({"labels_ok": False}, "label check FAILED"),
+        ({"removed_channels": 0}, "nothing is proven"),
+    ],
+)
+def test_a_failed_proof_is_not_hidden(changes: dict[str, object], words: str) -> None:
+    results = dataclasses.replace(RESULTS, proof=dataclasses.replace(RESULTS.proof, **changes))
+    assert words in captions.proof(results)
+
+
+def test_comparison_sorts_by_target_and_latency() -> None:
+    faster = dataclasses.replace(
+        RESULTS.targets[0], networks=RESULTS.targets[0].networks | {"pruned": RESULTS.targets[0].networks["quarter"]}
+    )
+    other = dataclasses.replace(RESULTS, targets=(faster, RESULTS.targets[1]))
+    lines = comparison.comparison({"slow": RESULTS, "fast": other}).splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["onnxruntime-cpu", "fast"], ["onnxruntime-cpu", "slow"]]
+    assert "6 of 6" in lines[1]
+    assert len(lines) == 5
+
+
+def test_layer_names_keep_what_tells_them_apart() -> None:
+    assert wording.short_names(["a.conv", "b.conv"]) == {"a.conv": "a", "b.conv": "b"}
+    assert wording.short_names(["a.conv", "b.fc"]) == {"a.conv": "a.conv", "b.fc": "b.fc"}
+    assert wording.short_names(["conv"]) == {"conv": "conv"}
+
+
+def test_a_list_of_nothing_says_so() -> None:
+    assert wording.listed([]) == "none"
+    assert wording.listed(["a"]) == "a"
