@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> Json:
-    """Turn dataclasses, mappings and tuples into what `json.dumps` takes; pairs of widths become "64x128"."""
+    """Turn dataclasses, mappings and tuples into what `json.dumps` takes; widths become "64" or "64x128"."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -86,9 +86,9 @@ def _key_to_text(key: object) -> str:
 
 
 def _key_of(kind: Any, text: str, where: str) -> Any:
-    if typing.get_origin(kind) is not tuple:
+    if kind is str:
         return text
     parts = text.split("x")
-    if len(parts) != len(typing.get_args(kind)) or not all(part.isdecimal() for part in parts):
-        raise BadInput(f"{where} has the key {text!r}; widths are written as in and out, such as '64x128'")
-    return tuple(int(part) for part in parts)
+    if len(parts) != (len(typing.get_args(kind)) or 1) or not all(part.isdecimal() for part in parts):
+        raise BadInput(f"{where} has the key {text!r}; widths are written like '64', or '64x128' for in and out")
+    return tuple(int(part) for part in parts) if len(parts) > 1 else int(text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from device_profiles.environment import Environment
 from device_profiles.errors import BadInput, ProfileMismatch
 from device_profiles.measurement import Measurement
+from device_profiles.steps import Axis, StepProbe
 from device_profiles.target import Target
 
 Widths = tuple[int, int]  # channels in, channels out
@@ -58,6 +59,7 @@ class DeviceProfile:
         created: When it was finished, ISO 8601 in UTC.
         command: What was run, to run it again.
         seconds: How long measuring took.
+        probes: How latency moves from one channel to the next, for the heaviest layers of each operator.
     """
 
     target: Target
@@ -70,10 +72,18 @@ class DeviceProfile:
     created: str
     command: str
     seconds: float
+    probes: tuple[StepProbe, ...] = ()
 
     def latencies_ms(self) -> dict[str, float]:
         """Return l(i), the isolated latency of each layer at full width, ms."""
         return {layer.name: layer.full.ms for layer in self.layers}
+
+    def step(self, op: str, axis: Axis) -> int:
+        """Return how many channels of an operator cost as much as one; 1 where that is not known.
+
+        Where the probes of several layers disagree, the smallest step holds.
+        """
+        return min((probe.step for probe in self.probes if (probe.op, probe.axis) == (op, axis)), default=1)
 
     @property
     def isolated_sum_ms(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,18 +93,24 @@ def measure(
     calls: Mapping[str, Callable[[], object]],
     *,
     clock: Clock,
+    groups: Sequence[Collection[str]] | None = None,
     effort: Effort | None = None,
     clocks: Clocks | None = None,
     after_round: Callable[[float], object] = lambda _: None,
 ) -> dict[str, Measurement]:
     """Measure calls against each other.
 
-    All of them stay loaded. Each round runs every call once, in a new random order: once untimed, which brings its
-    code and data back into the caches, then once timed. So whatever slows the machine down hits all calls alike.
+    All of them stay loaded. Each round goes over the groups in a new random order, and over each group twice: once
+    untimed, once timed. So whatever slows the machine down hits all calls alike, and each call finds the caches as
+    the rest of its group left them. Alone in its group a call finds its own data there, like a network that is run
+    again and again. The layers of a network belong into one group, because in the network, too, a layer runs after
+    all the others: the layers of a 10 ms UNet timed this way add up to 0.99 of it, and to 0.83 when each is timed
+    right after itself.
 
     Args:
         calls: Name -> a call that takes no argument and returns when the work is done.
         clock: Which clock the headline is taken from, see `clock_for`.
+        groups: Names of calls that are run in turn; every call is in one. Default: each alone.
         effort: When to stop.
         clocks: Where time comes from.
         after_round: Told after each round how many seconds have passed since measuring began.
@@ -113,20 +119,23 @@ def measure(
         Name -> its samples; `stable` says whether the asked-for precision was reached.
 
     Raises:
-        BadInput: There is nothing to measure.
+        BadInput: There is nothing to measure, or the groups do not hold every call once.
     """
     if not calls:
         raise BadInput("calls (={}) must name at least one call to measure")
-    effort, clocks = effort or Effort(), clocks or Clocks()
+    effort, clocks, groups = effort or Effort(), clocks or Clocks(), groups or [[name] for name in calls]
+    if sorted(name for group in groups for name in group) != sorted(calls):
+        raise BadInput(f"groups (={groups}) must hold each of the calls (={list(calls)}) once")
     samples = {name: _Samples() for name in calls}
     generator = np.random.default_rng(effort.seed)
     precise: dict[str, bool] = {}
     start_ns = clocks.wall_ns()
     for rounds in range(1, effort.max_rounds + 1):
-        for i in generator.permutation(len(calls)):
-            name = list(calls)[i]
-            calls[name]()
-            _time_once(calls[name], samples[name], clocks)
+        for i in generator.permutation(len(groups)):
+            for name in _shuffled(groups[i], generator):
+                calls[name]()
+            for name in _shuffled(groups[i], generator):
+                _time_once(calls[name], samples[name], clocks)
         elapsed_s = (clocks.wall_ns() - start_ns) / 1e9
         after_round(elapsed_s)
         over = rounds == effort.max_rounds or (elapsed_s >= effort.budget_s and rounds >= effort.min_rounds)
@@ -154,16 +163,20 @@ def half_widths_percent(samples_ms: NDArray[np.float64], seed: int = 0) -> NDArr
     return np.asarray(50 * (high - low) / np.quantile(samples_ms, HEADLINE_QUANTILE, axis=1))
 
 
+def _shuffled(names: Collection[str], generator: np.random.Generator) -> list[str]:
+    return [sorted(names)[i] for i in generator.permutation(len(names))]
+
+
 def _time_once(call: Callable[[], object], into: _Samples, clocks: Clocks) -> None:
     interrupted, cpu_ns, wall_ns = clocks.interruptions(), clocks.cpu_ns(), clocks.wall_ns()
     call()
     wall_ns, cpu_ns = clocks.wall_ns() - wall_ns, clocks.cpu_ns() - cpu_ns
-    into.wall_ms.append(wall_ns / 1e6)
-    into.cpu_ms.append(cpu_ns / 1e6)
+    into.wall_ms.append(round(wall_ns / 1e6, 5))  # clocks do not tell apart less than 10 ns
+    into.cpu_ms.append(round(cpu_ns / 1e6, 5))
     into.interruptions.append(clocks.interruptions() - interrupted)
 
 
 def _precise(samples: Mapping[str, _Samples], clock: Clock, precision_percent: float) -> dict[str, bool]:
     headlines = np.asarray([taken.cpu_ms if clock == "cpu" else taken.wall_ms for taken in samples.values()])
-    reached = half_widths_percent(np.maximum(headlines, 1e-6)) <= precision_percent  # no clock reads below 1 ns
+    reached = half_widths_percent(np.maximum(headlines, 1e-5)) <= precision_percent  # a coarse clock may read 0
     return dict(zip(samples, reached.tolist(), strict=True))

@@ -1,0 +1,89 @@
+"""What a network of other widths would take on a profiled target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from device_profiles.errors import BadInput
+from device_profiles.profile import DeviceProfile, LayerProfile, Widths
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A latency that nobody has measured.
+
+    Attributes:
+        ms: The most likely one.
+        low_ms: Lower end of the interval that holds about nine of ten measured networks.
+        high_ms: Upper end of that interval.
+        outside: Layers with a width beyond the measured ones, which count with the nearest of those.
+    """
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    outside: tuple[str, ...]
+
+
+def predict(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
+    """Predict the latency of the profiled network with other widths.
+
+    The isolated latencies of the layers are interpolated between the measured widths, from the upper end of one step
+    of the runtime to the next, and added up. Such a sum leaves out what runs between the layers (activations,
+    concatenations), which the runtime also converts between layouts there, so it is scaled by what the whole network
+    took over the sum at full width. That factor need not hold at other widths: measure what you decide on.
+
+    Args:
+        profile: Of the network at full width.
+        widths: Layer -> channels in and out; a layer that is not named keeps its full width.
+
+    Raises:
+        BadInput: A layer is not in the profile, or a width is below 1.
+    """
+    known = {layer.name: layer for layer in profile.layers}
+    if unknown := sorted(widths.keys() - known.keys()):
+        raise BadInput(
+            f"layers (={unknown}) are not in the profile of {profile.model_name!r}, which has {sorted(known)}"
+        )
+    total_ms, outside = 0.0, []
+    for name, layer in known.items():
+        asked = widths.get(name, (layer.in_channels, layer.out_channels))
+        if min(asked) < 1:
+            raise BadInput(f"widths of {name!r} (={asked}) must be at least 1; a layer without channels is no layer")
+        steps = (profile.step(layer.op, "in"), profile.step(layer.op, "out"))
+        total_ms += _interpolate_ms(layer, (_up(asked[0], steps[0]), _up(asked[1], steps[1])))
+        if not _covers(layer, asked):
+            outside.append(name)
+    ms = total_ms * profile.end_to_end.ms / profile.isolated_sum_ms
+    return Prediction(ms, ms * (1 - ERROR), ms * (1 + ERROR), tuple(outside))
+
+
+ERROR = 0.1
+
+
+def _up(width: int, step: int) -> int:
+    """The upper end of the step that a width lies on; below the first step, where runtimes do otherwise, the width."""
+    return -(-width // step) * step if width > step else width
+
+
+def _covers(layer: LayerProfile, widths: Widths) -> bool:
+    """Whether a layer was measured on both sides of the widths; one that was measured once only has no sides."""
+    bounds = [(min(column), max(column)) for column in zip(*layer.measurements, strict=True)]
+    return all(low <= width <= high for (low, high), width in zip(bounds, widths, strict=True))
+
+
+def _interpolate_ms(layer: LayerProfile, widths: Widths) -> float:
+    """Interpolate between the measured widths: on straight lines in each width; beyond them, at the nearest."""
+    widths_in = sorted({width_in for width_in, _ in layer.measurements})
+    widths_out = sorted({width_out for _, width_out in layer.measurements})
+    if len(layer.measurements) < len(widths_in) * len(widths_out):  # a depthwise convolution has one width, not two
+        one = sorted((width_in, measurement.ms) for (width_in, _), measurement in layer.measurements.items())
+        return float(np.interp(widths[0], *zip(*one, strict=True)))
+    columns = [
+        np.interp(widths[1], widths_out, [layer.measurements[width_in, w].ms for w in widths_out])
+        for width_in in widths_in
+    ]
+    return float(np.interp(widths[0], widths_in, columns))

@@ -1,0 +1,189 @@
+"""Profile a network on a target: its layers at several widths, each by itself, and the whole."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import onnx
+from tqdm import tqdm
+
+from device_profiles.errors import BadInput, UnsupportedModel
+from device_profiles.measurement import Measurement
+from device_profiles.profile import DeviceProfile, LayerProfile
+from device_profiles.steps import Axis, StepProbe
+from device_profiles.store import save_profile
+from device_profiles.target import Target
+from runtimes.base import RUNTIMES, open_session
+from runtimes.carve import Subgraph, carve
+from runtimes.environment import read_environment
+from runtimes.feeds import random_feeds
+from runtimes.jobs import Job, plan, sittings
+from runtimes.layers import WeightedLayer
+from runtimes.model_file import ModelSource, read_model, to_bytes
+from runtimes.partial_profile import PartialProfile, Sitting
+from runtimes.progress import progress_bar
+from runtimes.shapes import input_shapes, with_batch, with_shapes
+from runtimes.timing import Effort, clock_for, measure
+
+WHOLE, REFERENCE = "the whole network", "the reference"
+RESIDENT_BYTES = 2**30  # of weights loaded at a time; runtimes hold them up to twice
+MAX_ROUNDS = 60  # more only make the file larger: a 20 % quantile of 60 samples is known to about 1 %
+SITTING_S = 30.0  # what a killed run loses at most
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """How to profile.
+
+    Args:
+        input_shapes: Graph input -> shape, for inputs that leave axes open; the target sets the batch.
+        budget_s: About how long it may take in all, more than 0. Five rounds are measured in any case.
+        precision_percent: Stop earlier when every latency is known to this, see `runtimes.timing.Effort`.
+        seed: Of the order of the measurements.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    budget_s: float = 15.0
+    precision_percent: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.budget_s > 0:
+            raise BadInput(f"budget_s (={self.budget_s}) must be more than 0; 15 is enough for a small network")
+
+
+def profile_model(
+    model: ModelSource,
+    target: Target,
+    config: ProfileConfig | None = None,
+    *,
+    model_name: str,
+    output: Path | None = None,
+    command: str = "",
+) -> DeviceProfile:
+    """Measure a network and each of its layers on a target.
+
+    Args:
+        model: The network, as it would be deployed (normalisation folded into the weights).
+        target: Where it runs; its batch replaces the first axis of every input.
+        config: How long to measure, and open input shapes.
+        model_name: What to call the network.
+        output: Where to write the profile. Interrupted, the same call goes on where it stopped.
+        command: What to write into the profile as the way to repeat it.
+
+    Returns:
+        The profile, as written.
+
+    Raises:
+        BadInput: The model, the input shapes or the output's place are wrong.
+        RuntimeUnavailable: The target is not here.
+        UnsupportedModel: The network has no layer with weights, or the runtime cannot run it.
+    """
+    config, started, environment = config or ProfileConfig(), time.monotonic(), read_environment()
+    proto = read_model(model)
+    shapes = with_batch(input_shapes(proto) | dict(config.input_shapes), target.batch)
+    sized = with_shapes(proto, shapes)
+    subgraphs = carve(sized, channels_last=RUNTIMES[target.runtime].channels_last and target.device == "cpu")
+    if not subgraphs:
+        raise UnsupportedModel(f"{model_name!r} has no convolution or matrix product with constant weights to profile")
+    with open_session(subgraphs[0].full(), target) as session:
+        target = session.target  # with the runtime's version
+    sha256 = hashlib.sha256(model.read_bytes() if isinstance(model, Path) else to_bytes(proto)).hexdigest()
+    alike: dict[object, Subgraph] = {}
+    for subgraph in subgraphs:
+        alike.setdefault(subgraph.signature, subgraph)
+    jobs = plan(list(alike.values()))
+    partial = PartialProfile.beside(output, (target, environment.fingerprint, sha256, config, shapes))
+    measured = _measure(sized, jobs, target, config, partial)
+    profile = DeviceProfile(
+        target=target,
+        environment=environment,
+        model_name=model_name,
+        model_sha256=sha256,
+        input_shapes=shapes,
+        layers=tuple(_layer_profile(s.layer, alike[s.signature], jobs, measured) for s in subgraphs),
+        end_to_end=measured[WHOLE],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        seconds=round(time.monotonic() - started, 1),
+        probes=_probes(jobs, measured),
+    )
+    if output is not None:
+        save_profile(profile, output)
+        partial.remove()
+    return profile
+
+
+def _measure(
+    whole: onnx.ModelProto, jobs: Sequence[Job], target: Target, config: ProfileConfig, partial: PartialProfile
+) -> Sitting:
+    """Measure the whole network and all jobs, as many at a time as fit into memory."""
+    macs = sum(job.macs for job in jobs)
+    lists = sittings(jobs, RESIDENT_BYTES, macs / max(1, config.budget_s / SITTING_S))
+    reference = sorted((job for job in lists[0] if job.turn == jobs[0].turn), key=lambda job: job.macs)
+    done = partial.read()
+    with progress_bar(config.budget_s, f"measure {target.name}", "s") as bar:
+        for i in range(len(done), len(lists)):
+            models = {job.name: (job.turn, job.model) for job in lists[i]}
+            if i == 0:
+                models[WHOLE] = (WHOLE, lambda: whole)
+            if len(lists) > 1:
+                models[REFERENCE] = (REFERENCE, reference[len(reference) // 2].model)
+            budget_s = config.budget_s * sum(job.macs for job in lists[i]) / macs
+            done.append(_sit(models, target, replace(config, budget_s=budget_s), bar))
+            partial.write(done)
+        bar.update(bar.total - bar.n)
+    return _levelled(done)
+
+
+def _sit(
+    models: Mapping[str, tuple[str, Callable[[], onnx.ModelProto]]], target: Target, config: ProfileConfig, bar: tqdm
+) -> Sitting:
+    """Load models, named with their turn, and measure them against each other."""
+    started, at_start = time.monotonic(), bar.n
+    turns: dict[str, list[str]] = {}
+    calls: dict[str, Callable[[], object]] = {}
+
+    def show_time(_: float = 0) -> None:
+        bar.update(min(at_start + time.monotonic() - started, bar.total) - bar.n)
+
+    with ExitStack() as stack:
+        for name, (turn, build) in models.items():
+            session = stack.enter_context(open_session(build(), target))
+            calls[name] = session.prepare(random_feeds(session.inputs, session.dtypes, config.seed))
+            turns.setdefault(turn, []).append(name)
+            show_time()
+        left_s = max(0.0, config.budget_s - (time.monotonic() - started))
+        effort = Effort(left_s, config.precision_percent, max_rounds=MAX_ROUNDS, seed=config.seed)
+        clock = clock_for(target.threads, target.device)
+        return measure(calls, clock=clock, groups=list(turns.values()), effort=effort, after_round=show_time)
+
+
+def _levelled(done: Sequence[Sitting]) -> Sitting:
+    """Join sittings, with the machine's drift between them taken out by the reference that all of them hold."""
+    joined: Sitting = {}
+    for sitting in done:
+        scale = done[0][REFERENCE].ms / sitting[REFERENCE].ms if REFERENCE in sitting else 1.0
+        joined |= {name: replace(m, scale=scale) for name, m in sitting.items() if name != REFERENCE}
+    return joined
+
+
+def _layer_profile(layer: WeightedLayer, twin: Subgraph, jobs: Sequence[Job], measured: Sitting) -> LayerProfile:
+    """Collect the grid of a layer from what was measured of its twin, the first layer that is just like it."""
+    grid = {job.widths: measured[job.name] for job in jobs if job.subgraph is twin and job.axis is None}
+    return LayerProfile(layer.name, layer.op, layer.in_channels, layer.out_channels, grid)
+
+
+def _probes(jobs: Sequence[Job], measured: Sitting) -> tuple[StepProbe, ...]:
+    curves: dict[tuple[str, str, Axis], dict[int, Measurement]] = {}
+    for job in jobs:
+        if job.axis is not None:
+            key = (job.subgraph.layer.name, job.subgraph.layer.op, job.axis)
+            curves.setdefault(key, {})[job.widths[job.axis == "out"]] = measured[job.name]
+    return tuple(StepProbe(*key, curve) for key, curve in curves.items())
