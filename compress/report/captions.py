@@ -120,10 +120,16 @@ def cuts(layers: Sequence[LayerResult]) -> str:
     if whole:
         sentences.append(f"{wording.listed([layer.name for layer in whole])} kept every channel")
     if dead:
-        sentences.append(f"{wording.listed(dead)} came out dead (every norm near zero) and kept its floor")
+        sentences.append(f"{wording.listed(dead)} came out dead (every norm near zero) and kept {_its(dead)} floor")
     if frozen:
-        sentences.append(f"{wording.listed(frozen)} cannot be cut: its channels are the network's output or fixed")
+        sentences.append(
+            f"{wording.listed(frozen)} cannot be cut: {_its(frozen)} channels are the network's output or fixed"
+        )
     return ". ".join(sentences) + "."
+
+
+def _its(names: Sequence[str]) -> str:
+    return "its" if len(names) == 1 else "their"
 
 
 def staircase(profiles: Sequence[DeviceProfile]) -> list[str]:

@@ -16,8 +16,10 @@ LOWEST_SHARE = 1e-6  # of the largest norm: a curve's foot; anything below is dr
 def network_shape(layers: Sequence[LayerResult]) -> Markup:
     """Draw the widths of all layers in order, mirrored about a trunk: outline before, solid after."""
     column = max(30.0, 980.0 / len(layers))
-    left, height, middle = 46.0, 236.0, 102.0
-    canvas = Canvas(left + column * len(layers) + 6, height)
+    short = wording.short_names([layer.name for layer in layers])
+    turn = -45.0 if column < 64 else 0.0
+    left, middle, names = (72.0 if turn else 46.0), 102.0, 202.0
+    canvas = Canvas(left + column * len(layers) + 6, names + (4.6 * max(map(len, short.values())) if turn else 24))
     widest = max(layer.width_before for layer in layers)
     reach = Scale(0, widest, 0, 84)
     for share in (0.5, 1.0):
@@ -26,7 +28,6 @@ def network_shape(layers: Sequence[LayerResult]) -> Markup:
             canvas.line((left, at), (canvas.width - 4, at), "grid")
         canvas.text((left - 8, middle - reach(widest * share) + 3.5), f"{widest * share:.0f}", "tick", anchor="end")
     canvas.text((0, 8), "channels", "label")
-    short = wording.short_names([layer.name for layer in layers])
     canvas.line((left, middle), (canvas.width - 4, middle), "axis")
     for i, layer in enumerate(layers):
         x = left + i * column + column / 2
@@ -35,13 +36,12 @@ def network_shape(layers: Sequence[LayerResult]) -> Markup:
         for width, name in ((layer.width_before, "before"), (layer.width_after, f"cut-{layer.cut_by}")):
             half = max(1.0, reach(width))
             canvas.bar((x - thick / 2, middle - half), (thick, 2 * half), name, tip)
-        turn = -45.0 if column < 64 else 0.0
-        canvas.text((x, height - 34), short[layer.name], "name", anchor="end" if turn else "middle", turn=turn)
+        canvas.text((x, names), short[layer.name], "name", anchor="end" if turn else "middle", turn=turn)
         if not turn:
             widths = str(layer.width_after)
             if layer.width_after != layer.width_before:
                 widths = f"{layer.width_before} → {widths}"
-            canvas.text((x, height - 18), widths, "tick", anchor="middle")
+            canvas.text((x, names + 16), widths, "tick", anchor="middle")
     return canvas.svg("Channels of every layer before and after pruning")
 
 

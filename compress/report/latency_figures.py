@@ -12,6 +12,7 @@ from compress.report.results import LayerResult, Metric, NetworkResult, TargetRe
 from compress.report.svg import Canvas, Point, Scale, span
 from device_profiles.profile import DeviceProfile, LayerProfile
 
+LETTER = 6.3  # pixels: the average width of a letter of the figures' 11.5 px type
 SHAPES = {"baseline": "circle", "pruned": "diamond", "uniform": "square", "quarter": "triangle"}
 
 
@@ -23,13 +24,14 @@ def layer_latency(layers: Sequence[LayerResult], target: str) -> Markup:
         target: `TargetResult.name`.
     """
     timed = [(layer, layer.latency_ms[target]) for layer in layers if target in layer.latency_ms]
-    row, left, width = 23.0, 62.0, 440.0
+    short = wording.short_names([layer.name for layer, _ in timed])
+    row, width = 23.0, 440.0
+    left = 14 + max(48.0, LETTER * max(map(len, short.values())))
     bottom = 8 + row * len(timed)
     canvas = Canvas(width, bottom + 32)
     known = [value for _, latency in timed for value in (latency.before_ms, latency.after_ms)]
     x = Scale(*span(known, zero=True, margin=0.02), left, width - 104)
     canvas.x_axis(x, bottom, "ms, each layer run by itself", grid_to=4)
-    short = wording.short_names([layer.name for layer, _ in timed])
     for i, (layer, latency) in enumerate(timed):
         top = 6 + i * row
         before, after = wording.ms(latency.before_ms), wording.ms(latency.after_ms)
@@ -149,7 +151,7 @@ class _Box:
 def _place_label(at: Point, label: str, taken: Sequence[_Box], width: float) -> _Box:
     """Return the first place beside a mark, or else below it, where its label meets nothing."""
     x, y = at
-    long = 6.3 * len(label)  # of the 11.5 px type, on average
+    long = LETTER * len(label)
     corners = [(x + 12, y - 8), (x - 12 - long, y - 8), (x - long / 2, y + 11), (x - long / 2, y - 26)]
     corners += [(x - long, y + 14 + 16 * i) for i in range(len(taken) + 1)]
     boxes = [_Box(*corner, long, 15) for corner in corners]

@@ -92,7 +92,7 @@ def save_samples(images: Mapping[str, NDArray[np.uint8]], folder: Path) -> Path:
     """
     _check_samples(images, SAMPLES_FILE)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **images)
+    np.savez_compressed(buffer, allow_pickle=False, **images)
     path = folder / SAMPLES_FILE
     write_whole(path, buffer.getvalue())
     return path

@@ -111,13 +111,22 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "none"
 
 
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Drop the last dotted part of layer names where all of them share it and stay distinct.
+def short_names(names: Sequence[str], most: int = 22) -> dict[str, str]:
+    """Drop the last dotted part of layer names where all share it and stay distinct, and the start of long names.
+
+    Args:
+        names: The full names.
+        most: Characters that there is room for.
 
     Example:
         >>> short_names(["down.0.conv", "up.0.conv"])
         {'down.0.conv': 'down.0', 'up.0.conv': 'up.0'}
     """
     parts = [name.rpartition(".") for name in names]
-    alike = len({last for _, _, last in parts}) == 1 and len({first for first, _, _ in parts if first}) == len(names)
-    return {name: first if alike else name for name, (first, _, _) in zip(names, parts, strict=True)}
+    alike = (
+        len(names) > 1
+        and len({last for _, _, last in parts}) == 1
+        and len({first for first, _, _ in parts if first}) == len(names)
+    )
+    shown = {name: first if alike else name for name, (first, _, _) in zip(names, parts, strict=True)}
+    return {name: text if len(text) <= most else f"…{text[1 - most :]}" for name, text in shown.items()}

@@ -149,6 +149,7 @@ def test_layer_names_keep_what_tells_them_apart() -> None:
     assert wording.short_names(["a.conv", "b.conv"]) == {"a.conv": "a", "b.conv": "b"}
     assert wording.short_names(["a.conv", "b.fc"]) == {"a.conv": "a.conv", "b.fc": "b.fc"}
     assert wording.short_names(["conv"]) == {"conv": "conv"}
+    assert wording.short_names(["encoder.block.12"], most=9) == {"encoder.block.12": "…block.12"}
 
 
 def test_a_list_of_nothing_says_so() -> None:
