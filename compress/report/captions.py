@@ -17,7 +17,9 @@ FAR_OFF_PERCENT = 10.0  # a prediction this far from its measurement is worth a 
 
 def headline(results: Results) -> str:
     """Say in one sentence what came out."""
-    faster = wording.listed([f"{t.speedup:.2g} times as fast in {runtime(t.name)}" for t in results.targets])
+    faster = wording.listed(
+        [f"{wording.significant(t.speedup, 3)} times as fast in {runtime(t.name)}" for t in results.targets]
+    )
     metric, before, after = results.metric, results.baseline, results.pruned
     share = 100 * after.parameters / before.parameters
     return (

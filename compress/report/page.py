@@ -144,7 +144,7 @@ def tiles(results: Results) -> list[Tile]:
     found = [
         _tile(
             captions.runtime(target.name),
-            f"{wording.significant(target.speedup, 2)}\u00d7",
+            f"{wording.significant(target.speedup, 3)}\u00d7",
             f"{wording.ms(target.baseline_ms)} → {wording.ms(target.pruned_ms)} ms",
             (target.baseline_ms, target.pruned_ms),
         )

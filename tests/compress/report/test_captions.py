@@ -30,7 +30,7 @@ def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
 
 def test_headline_says_speed_quality_and_size() -> None:
     text = captions.headline(RESULTS).replace(wording.JOINED, " ")
-    assert "2.4 times as fast in ONNX Runtime on CPU and 2.2 times as fast in OpenVINO on CPU" in text
+    assert "2.44 times as fast in ONNX Runtime on CPU and 2.23 times as fast in OpenVINO on CPU" in text
     assert "lower is better" in text
     assert "18 % of the parameters" in text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.report.page import Run, flattened, load_run, quality_text, render, save_report
+from compress.report.page import Run, flattened, load_run, quality_text, render, save_report, tiles
 from compress.report.results import Results
 from device_profiles.errors import BadInput
 from tests.compress.report.example import example_profiles, example_results, example_samples, write_example_run
@@ -215,3 +215,16 @@ def test_a_metric_in_decibels_is_reported_as_a_difference() -> None:
 def test_the_report_needs_no_torch() -> None:
     code = "import sys, compress.report.page; sys.exit('torch' in sys.modules or 'onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_speedup_just_below_its_goal_is_not_rounded_up_to_it() -> None:
+    target = RESULTS.targets[0]
+    samples = tuple(sample / 1.97 for sample in target.networks["baseline"].latency.wall_ms)
+    latency = dataclasses.replace(target.networks["pruned"].latency, wall_ms=samples, cpu_ms=samples, clock="wall")
+    baseline = dataclasses.replace(target.networks["baseline"].latency, clock="wall")
+    measured = {
+        "baseline": dataclasses.replace(target.networks["baseline"], latency=baseline),
+        "pruned": dataclasses.replace(target.networks["pruned"], latency=latency),
+    }
+    close = dataclasses.replace(target, networks=measured)
+    assert tiles(dataclasses.replace(RESULTS, targets=(close,), layers=()))[0].value == "1.97×"
