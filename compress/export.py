@@ -1,0 +1,144 @@
+"""From a torch module to a network, and from a network to the file that is shipped."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import onnx
+import torch
+from onnx import checker, shape_inference
+from onnxscript import rewriter
+from onnxscript.rewriter.rules.common import (
+    fuse_batchnorm_into_conv_rule,
+    fuse_batchnorm_into_conv_transpose_rule,
+    fuse_batchnorm_into_gemm_rule,
+)
+from torch import Tensor, nn
+
+from compress.graph.fold import fold_constants, remove_unused
+from compress.graph.network import Network
+from device_profiles.errors import UnsupportedModel
+
+OPSET = 20
+FOLD_NORMS = (fuse_batchnorm_into_conv_rule, fuse_batchnorm_into_conv_transpose_rule, fuse_batchnorm_into_gemm_rule)
+EXPORT_ERRORS = (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError)
+
+
+def export_module(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Network:
+    """Export a module as it computes in eval mode, with its weights under their torch names.
+
+    Normalisations stay separate from the layers, since methods and the surgery need them; `deployable` folds them.
+
+    Args:
+        module: What to export; its training mode is as before afterwards.
+        example: Its input, or several in the order of `forward`.
+
+    Raises:
+        UnsupportedModel: torch cannot export the module, or not in the opset this toolkit reads.
+    """
+    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    modes = {one: one.training for one in module.modules()}
+    module.eval()
+    try:
+        with _silence():
+            program = torch.onnx.export(
+                module, inputs, dynamo=True, optimize=False, opset_version=OPSET, external_data=False, verbose=False
+            )
+    except EXPORT_ERRORS as err:
+        raise UnsupportedModel(
+            f"torch.onnx cannot export {type(module).__name__} ({_reason(err)}); rewrite that part with plain tensor "
+            "operations"
+        ) from err
+    finally:
+        for one, training in modes.items():
+            one.training = training
+    assert program is not None, "the dynamo exporter returns a program"
+    model = program.model_proto
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    if opset != OPSET:
+        raise UnsupportedModel(f"torch.onnx wrote opset {opset} in place of {OPSET}; use a supported torch version")
+    strip(model)
+    return Network.from_model(model)
+
+
+def deployable(network: Network) -> Network:
+    """Return the network as it is shipped, timed and validated.
+
+    Normalisations with stored statistics are folded into the convolution or product before them (the layers keep
+    their names), constants are folded to the end, and notes for developers are dropped.
+
+    Raises:
+        UnsupportedModel: The result would not be valid ONNX.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    fold_constants(model, network.shapes, keep_weights=False)
+    model = rewriter.rewrite(model, list(FOLD_NORMS))
+    _name_biases(model.graph)
+    strip(model)
+    remove_unused(model.graph)
+    shipped = Network.from_model(model)
+    try:
+        checker.check_model(shipped.model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as err:
+        raise UnsupportedModel(f"the folded network is not valid ONNX ({err}); ship the network unfolded") from err
+    return shipped
+
+
+def _name_biases(graph: onnx.GraphProto) -> None:
+    """Give the biases that folding made the names torch would give them."""
+    names = {tensor.name for tensor in graph.initializer}
+    renamed = {}
+    for name in names:
+        wanted = name.removesuffix(".weight_bias") + ".bias"
+        if name.endswith(".weight_bias") and wanted not in names:
+            renamed[name] = wanted
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = renamed.get(name, name)
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Drop what only a developer of the exporter reads, paths of this machine included, in place."""
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    model.doc_string = model.graph.doc_string = ""
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for tensor in model.graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    for function in model.functions:
+        del function.metadata_props[:]
+        for node in function.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's warnings and log lines from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _reason(err: Exception) -> str:
+    cause: BaseException = err
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0][:200]}" if lines else type(cause).__name__

@@ -1,0 +1,171 @@
+"""Bring an ONNX model into the form the channel graph reads: static shapes, no functions, no constant arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import checker, inliner, shape_inference
+
+from compress.graph.fold import fold_constants, lift_constants, remove_unused
+from device_profiles.errors import BadInput, UnsupportedModel
+from runtimes.model_file import read_model
+
+PASSES = 4  # a shape that depends on a folded shape needs another round; networks seen so far needed two
+WEIGHT_ELEMENTS = 256  # constants above this size never decide a shape, so shape inference does not see their data
+
+
+def prepare(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> onnx.ModelProto:
+    """Check a model, fix its shapes and fold what is constant.
+
+    Args:
+        model: Any ONNX model; it is not changed.
+        input_shapes: Sizes for inputs whose shape is open.
+
+    Returns:
+        A copy in which every node has a name and constants are initializers.
+
+    Raises:
+        BadInput: The model is inconsistent, or a shape is open and `input_shapes` does not give it.
+        UnsupportedModel: The model has operators that do not exist.
+    """
+    read_model(model)
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    _check(prepared)
+    if prepared.functions:
+        prepared = inliner.inline_local_functions(prepared)
+    lift_constants(prepared.graph)
+    _drop_initializer_inputs(prepared.graph)
+    fix_inputs(prepared, input_shapes or {})
+    _name_nodes(prepared.graph)
+    remove_unused(prepared.graph)
+    known: dict[str, tuple[int, ...]] = {}
+    for _ in range(PASSES):
+        before = len(known), len(prepared.graph.node)
+        known = infer_shapes(prepared)
+        fold_constants(prepared, known)
+        if before == (len(known), len(prepared.graph.node)):
+            break
+    if not prepared.graph.node:
+        raise BadInput("the model computes the same output for every input, so there is nothing to prune; check it")
+    return prepared
+
+
+def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the model states in full."""
+    graph = model.graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") and d.dim_value >= 0 for d in tensor.shape.dim):
+            shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    return shapes
+
+
+def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Complete the model's shape notes in place and return all static shapes.
+
+    Raises:
+        BadInput: Shapes of the model contradict each other.
+    """
+    shapes = static_shapes(model)
+    if all(name in shapes for node in model.graph.node for name in node.output if name):
+        return shapes
+    light = _without_weights(model)
+    try:
+        inferred = shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+    except shape_inference.InferenceError as err:
+        raise BadInput(f"the model's shapes contradict each other ({_first_line(err)}); export it again") from err
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(inferred.graph.value_info)
+    for ours, theirs in zip(model.graph.output, inferred.graph.output, strict=True):
+        ours.CopyFrom(theirs)
+    return static_shapes(model)
+
+
+def fix_inputs(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give the model's inputs static shapes, in place.
+
+    Raises:
+        BadInput: An input is unknown, a shape does not fit, or one stays open.
+    """
+    inputs = {value.name: value for value in model.graph.input}
+    unknown = sorted(set(input_shapes) - set(inputs))
+    if unknown:
+        raise BadInput(f"input {unknown[0]!r} does not exist; the model's inputs are {', '.join(inputs)}")
+    changed = False
+    for name, value in inputs.items():
+        dims = value.type.tensor_type.shape.dim
+        stated = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or "?" for d in dims]
+        wanted = input_shapes.get(name)
+        if wanted is None and not all(isinstance(size, int) for size in stated):
+            shown = "x".join(str(size) for size in stated)
+            raise BadInput(
+                f"input {name!r} has the open shape {shown}; give every size, such as --input "
+                f"{'x'.join(str(size) if isinstance(size, int) else '1' for size in stated)}"
+            )
+        if wanted is None:
+            continue
+        if len(wanted) != len(stated) or any(
+            isinstance(s, int) and s != w for s, w in zip(stated, wanted, strict=True)
+        ):
+            raise BadInput(f"input {name!r} is {'x'.join(map(str, stated))}; {'x'.join(map(str, wanted))} does not fit")
+        for dim, size in zip(dims, wanted, strict=True):
+            changed |= not dim.HasField("dim_value")
+            dim.dim_value = size
+    if changed:
+        _forget_shapes(model.graph)
+
+
+def _forget_shapes(graph: onnx.GraphProto) -> None:
+    del graph.value_info[:]
+    for output in graph.output:
+        output.type.tensor_type.ClearField("shape")
+
+
+def _check(model: onnx.ModelProto) -> None:
+    try:
+        checker.check_model(model)
+    except checker.ValidationError as err:
+        text = _first_line(err)
+        if "No Op registered" in text or "No opset import" in text:
+            raise UnsupportedModel(f"the model has an unknown operator ({text}); use standard operators") from err
+        raise BadInput(f"the model is not valid ONNX ({text}); export it again") from err
+    except ValueError as err:  # larger than protobuf's 2 GiB: the checker cannot see it, the runtime will
+        if model.ByteSize() < 2**31:
+            raise BadInput(f"the model is not valid ONNX ({_first_line(err)}); export it again") from err
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    for index, node in enumerate(graph.node):
+        if not node.name:
+            node.name = f"{node.op_type}_{index}"
+
+
+def _drop_initializer_inputs(graph: onnx.GraphProto) -> None:
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = model.graph.name or "network"
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    light.graph.value_info.extend(model.graph.value_info)
+    for tensor in model.graph.initializer:
+        if np.prod(tensor.dims) <= WEIGHT_ELEMENTS:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
+
+
+def _first_line(err: Exception) -> str:
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(err).__name__

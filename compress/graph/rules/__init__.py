@@ -1,0 +1,1 @@
+"""The rules: what each operator does to labels."""

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.export import OPSET, deployable, export_module
+from compress.graph.proof import random_feeds, run
+from compress.models.unet import UNet
+from device_profiles.errors import UnsupportedModel
+from runtimes.layers import weighted_layers
+
+FOLDING_ERROR = 1e-5  # of the output's spread: folding a scale into a weight rounds once more
+
+
+class Mixed(nn.Module):
+    """Everything that folding touches: grouped and transposed convolutions, Linear on sequences, BatchNorm 1-d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 8, 3, groups=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.flat = nn.Linear(8 * 25, 6)
+        self.norm1d = nn.BatchNorm1d(6)
+        self.token = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.up(x)).flatten(1)
+        return self.token(self.norm1d(self.flat(y))[:, None, :])
+
+
+def lively_(module: nn.Module) -> nn.Module:
+    """Give normalisations statistics and scales that a wrong folding would not survive."""
+    torch.manual_seed(1)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+            nn.init.normal_(part.weight)
+    return module
+
+
+@pytest.mark.parametrize("module", [UNet(4), Mixed()], ids=["unet", "mixed"])
+def test_the_deployable_network_computes_the_same_under_the_same_names(module: nn.Module) -> None:
+    example = torch.randn(1, 3, 128, 128) if isinstance(module, UNet) else torch.randn(2, 4, 3, 3)
+    network = export_module(lively_(module), example)
+    shipped = deployable(network)
+    feeds = random_feeds(network)
+    (one,), (two,) = run(network.model, feeds).values(), run(shipped.model, feeds).values()
+    assert np.abs(one - two).max() <= FOLDING_ERROR * np.ptp(one)
+    assert not [node.op_type for node in shipped.model.graph.node if node.op_type == "BatchNormalization"]
+    weights = [name.removesuffix(".weight") for name, p in module.named_parameters() if p.ndim > 1]
+    assert sorted(layer.name for layer in weighted_layers(shipped.model)) == sorted(weights)
+    assert {name.rsplit(".", 1)[1] for name in shipped.weights if name.count(".") > 0} <= {"weight", "bias"}
+
+
+def test_the_exported_network_agrees_with_torch() -> None:
+    module = lively_(UNet(4)).eval()
+    network = export_module(module, torch.randn(1, 3, 128, 128))
+    feeds = random_feeds(network)
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(feeds["image"])).numpy()
+    (got,) = run(network.model, feeds).values()
+    assert np.abs(wanted - got).max() <= FOLDING_ERROR * np.ptp(wanted)
+
+
+def test_export_keeps_the_training_mode_and_every_weight() -> None:
+    module = Mixed()
+    module.norm.eval()
+    network = export_module(module, torch.randn(2, 4, 3, 3))
+    assert module.training
+    assert module.up.training
+    assert not module.norm.training
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    assert {name: network.weights[name].shape for name in shapes} == shapes
+
+
+def test_export_is_silent_and_leaves_no_paths(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        network = export_module(Mixed(), torch.randn(2, 4, 3, 3))
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    assert next(entry.version for entry in network.model.opset_import) == OPSET
+    content = network.model.SerializeToString()
+    for word in (b".py", b"site-packages", b"/home", b"/root", b"test_export"):
+        assert word not in content
+
+
+def test_export_says_what_cannot_be_exported() -> None:
+    class Branches(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UnsupportedModel, match=r"torch.onnx cannot export Branches \(.*\); rewrite that part"):
+        export_module(Branches(), torch.randn(2, 3))
