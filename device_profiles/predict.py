@@ -80,8 +80,8 @@ def _interpolate_ms(layer: LayerProfile, widths: Widths) -> float:
     widths_in = sorted({width_in for width_in, _ in layer.measurements})
     widths_out = sorted({width_out for _, width_out in layer.measurements})
     if len(layer.measurements) < len(widths_in) * len(widths_out):  # a depthwise convolution has one width, not two
-        one = sorted((width_in, measurement.ms) for (width_in, _), measurement in layer.measurements.items())
-        return float(np.interp(widths[0], *zip(*one, strict=True)))
+        by_width = {width_in: measurement.ms for (width_in, _), measurement in layer.measurements.items()}
+        return float(np.interp(widths[0], widths_in, [by_width[width_in] for width_in in widths_in]))
     columns = [
         np.interp(widths[1], widths_out, [layer.measurements[width_in, w].ms for w in widths_out])
         for width_in in widths_in

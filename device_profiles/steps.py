@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_profiles.errors import BadInput
 from device_profiles.measurement import Measurement
@@ -15,9 +16,9 @@ Axis = Literal["in", "out"]
 
 LARGEST = 16  # floats in the widest vector registers (AVX512); runtimes pad channels to blocks of those
 STEPS = (1, 2, 4, 8, 16)
-# Of the squared rise over the probe. Real steps of 16 left at most 0.3 (ONNX Runtime takes another path at odd widths)
-# and beat the next smaller one by 0.4; curves that noise had bent left 0.5 and more.
-UNEXPLAINED, SAME = 0.4, 0.1
+# Parts of the squared rise over a probe. Real steps left up to 0.09 of it unexplained (a runtime may be slower in the
+# middle of a step than at its end), 0.05 less than any smaller step; curves that noise had bent left 0.3 and more.
+UNEXPLAINED, SAME = 0.15, 0.02
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,16 @@ class StepProbe:
         widths = np.asarray(sorted(self.measurements))
         low = int(widths[0])
         rise = np.asarray([self.measurements[int(width)].ms for width in widths]) - self.measurements[low].ms
-        if rise[-1] <= 0:
+        if rise.max() <= 0:
             return 1
-        stairs = {step: np.ceil((widths - low) / step) * step / LARGEST for step in STEPS}
-        errors = {step: float(np.sum((rise / rise[-1] - stair) ** 2)) for step, stair in stairs.items()}
-        good = min(errors.values()) + SAME
-        return min(step for step, error in errors.items() if error <= good) if good < UNEXPLAINED + SAME else 1
+        errors = {step: _unexplained(rise, np.ceil((widths - low) / step)) for step in STEPS}
+        best = min(errors.values())
+        return min(step for step in STEPS if errors[step] <= best + SAME) if best < UNEXPLAINED else 1
+
+
+def _unexplained(rise: NDArray[np.float64], stair: NDArray[np.float64]) -> float:
+    """The part of a curve's squares that no multiple of a stair explains, in [0, 1]."""
+    return 1 - float((rise @ stair) ** 2 / (rise @ rise) / (stair @ stair))
 
 
 def probe_widths(full: int) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class Subgraph:
         """Multiply-accumulates of one run at full width."""
         data = self.nodes[0].outputs[0] if self.layer.op == "Conv" else self.nodes[0].inputs[0]
         positions = math.prod(data.shape) // data.shape[_channel_axis(self.layer, len(data.shape))]
-        return int(np.prod(self._weight.shape)) * positions
+        return self._weight.size * int(positions)
 
     @property
     def _weight(self) -> Array:

@@ -12,9 +12,9 @@ from device_profiles.profile import Widths
 from device_profiles.steps import LARGEST, Axis, probe_widths
 from runtimes.carve import Subgraph, with_widths
 
-# Halving covers an eighth to all of the channels with the fewest points; in between, latency is close to a product
-# of straight lines, up to the runtime's steps.
-FRACTIONS = (1.0, 0.5, 0.25, 0.125)
+# Of the channels. Predictions for 72 UNets of random widths were off by 2.5 to 3.9 % on average from these three, by
+# 2.5 to 3.2 % with a fourth one at a quarter, which takes 1.8 times as long.
+FRACTIONS = (1.0, 0.5, 0.125)
 NARROWEST = 8  # layers with fewer channels are images, not features: nobody narrows them
 PROBED_LAYERS = 2  # of each operator, the heaviest
 
@@ -95,7 +95,7 @@ def grid_widths(full: int) -> tuple[int, ...]:
 
     Example:
         >>> grid_widths(3), grid_widths(16), grid_widths(96)
-        ((3,), (16, 8, 4, 2), (96, 48, 32, 12))
+        ((3,), (16, 8, 2), (96, 48, 12))
     """
     if full < NARROWEST:
         return (full,)
