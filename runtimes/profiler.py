@@ -89,7 +89,7 @@ def profile_model(
     proto = read_model(model)
     shapes = with_batch(input_shapes(proto) | dict(config.input_shapes), target.batch)
     sized = with_shapes(proto, shapes)
-    subgraphs = carve(sized, channels_last=RUNTIMES[target.runtime].channels_last and target.device == "cpu")
+    subgraphs = carve_for(sized, target)
     if not subgraphs:
         raise UnsupportedModel(f"{model_name!r} has no convolution or matrix product with constant weights to profile")
     with open_session(subgraphs[0].full(), target) as session:
@@ -118,6 +118,19 @@ def profile_model(
         save_profile(profile, output)
         partial.remove()
     return profile
+
+
+def carve_for(model: onnx.ModelProto, target: Target) -> tuple[Subgraph, ...]:
+    """Cut every weighted layer out of a network, in the form in which it costs on a target what it costs inside.
+
+    Args:
+        model: A model with the shape of every tensor, see `runtimes.shapes.with_shapes`.
+        target: Where the layers will run.
+
+    Raises:
+        UnsupportedModel: The shapes around a layer are not known.
+    """
+    return carve(model, channels_last=target.device == "cpu" and RUNTIMES[target.runtime].channels_last)
 
 
 def _measure(
