@@ -10,7 +10,6 @@ import numpy as np
 from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile, LayerProfile, Widths
 
-
 # Nine of ten predictions for 72 UNets of random widths (three sizes, 1.4 to 5.4 times faster than at full width, two
 # runtimes, a busy machine) were within 5.3 % of what was measured, the mean error was 2.7 % and the largest 8.6 %.
 ERROR = 0.055

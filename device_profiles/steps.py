@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -43,7 +44,7 @@ class StepProbe:
                 f"the probe of {self.layer!r} has the widths {sorted(self.measurements)}; they must span {LARGEST}"
             )
 
-    @property
+    @cached_property
     def step(self) -> int:
         """The smallest step that explains the latencies: within one, every width costs as much as its upper end.
 

@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Protocol, Self, cast
 
 import numpy as np
@@ -64,6 +66,7 @@ class Runtime:
         module: Ours.
         sdk: The vendor's package.
         install: How to get that.
+        device: Where it runs unless told otherwise.
         channels_last: Whether feature maps stay channels-last between layers, so that a layer timed by itself should
             take and give them so: the layers of a UNet added up to 1.23 of it in OpenVINO, and 1.03 with this. ONNX
             Runtime keeps blocks of channels inside a run of convolutions only and has no form for them outside.
@@ -72,19 +75,30 @@ class Runtime:
     module: str
     sdk: str
     install: str
+    device: str = "cpu"
     channels_last: bool = False
 
 
 RUNTIMES = {
     "onnxruntime": Runtime("runtimes.ort", "onnxruntime", "pip install onnxruntime"),
     "openvino": Runtime("runtimes.ov", "openvino", "pip install openvino", channels_last=True),
-    "tensorrt": Runtime("runtimes.trt", "tensorrt", "pip install 'espalier[tensorrt]' on a machine with an NVIDIA GPU"),
+    "tensorrt": Runtime("runtimes.trt", "tensorrt", "pip install tensorrt, on a machine with an NVIDIA GPU", "cuda"),
 }
 
 
 def installed_runtimes() -> tuple[str, ...]:
     """Names of the runtimes whose package is installed; TensorRT may still lack a GPU."""
     return tuple(name for name, runtime in RUNTIMES.items() if importlib.util.find_spec(runtime.sdk))
+
+
+def check_target(target: Target) -> None:
+    """Make sure that a target is here, before work is put into a model for it.
+
+    Raises:
+        BadInput: The runtime's name is unknown, or the runtime never computes in that precision.
+        RuntimeUnavailable: The runtime or the device is not here, or cannot compute in that precision.
+    """
+    _implementation(target).check_target(target)
 
 
 def open_session(model: ModelSource, target: Target) -> Session:
@@ -102,16 +116,21 @@ def open_session(model: ModelSource, target: Target) -> Session:
         RuntimeUnavailable: The runtime or the device is not here, or cannot compute in that precision.
         UnsupportedModel: The model has operators that do not exist or that the runtime lacks.
     """
+    implementation = _implementation(target)
+    implementation.check_target(target)
+    checked = read_model(model, weights=False)
+    return cast(Session, implementation.open_session(model if isinstance(model, Path) else checked, target))
+
+
+def _implementation(target: Target) -> ModuleType:
     if target.runtime not in RUNTIMES:
         raise BadInput(f"runtime (={target.runtime!r}) must be one of {', '.join(RUNTIMES)}")
     runtime = RUNTIMES[target.runtime]
     try:
-        module = importlib.import_module(runtime.module)
+        return importlib.import_module(runtime.module)
     except ImportError as err:
         others = [name for name in installed_runtimes() if name != target.runtime]
         raise RuntimeUnavailable(
             f"runtime {target.runtime!r} cannot be loaded ({err}); install it with: {runtime.install}; "
-            f"installed here: {', '.join(others) or 'none'}"
+            f"or use one that is installed here: {', '.join(others) or 'none'}"
         ) from err
-    checked = read_model(model, weights=False)
-    return cast(Session, module.open_session(model if not isinstance(model, bytes) else checked, target))

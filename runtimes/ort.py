@@ -70,27 +70,35 @@ class OnnxRuntimeSession:
         self.close()
 
 
-def open_session(model: onnx.ModelProto | Path, target: Target) -> OnnxRuntimeSession:
-    """Load a checked model.
+def check_target(target: Target) -> None:
+    """Make sure that a target is here.
 
     Raises:
         BadInput: The target asks for a precision that is a matter of the model here.
         RuntimeUnavailable: This build of ONNX Runtime cannot drive the target's device.
-        UnsupportedModel: ONNX Runtime lacks an operator of the model or refuses the model.
     """
     if target.precision != "f32":
         raise BadInput(
             f"precision (={target.precision!r}) must be 'f32' with onnxruntime, which computes in the file's types; "
             "convert the file, or use openvino"
         )
-    provider = PROVIDERS.get(target.device)
-    if provider not in onnxruntime.get_available_providers():
-        devices = [d for d, p in PROVIDERS.items() if p in onnxruntime.get_available_providers()]
+    devices = [device for device, provider in PROVIDERS.items() if provider in onnxruntime.get_available_providers()]
+    if target.device not in devices:
         raise RuntimeUnavailable(
             f"device (={target.device!r}) is not in this build of ONNX Runtime, which has {', '.join(devices)}; "
             "choose one of them or install onnxruntime-gpu"
         )
+
+
+def open_session(model: onnx.ModelProto | Path, target: Target) -> OnnxRuntimeSession:
+    """Load a checked model onto a checked target.
+
+    Raises:
+        RuntimeUnavailable: The device could not be started.
+        UnsupportedModel: ONNX Runtime lacks an operator of the model or refuses the model.
+    """
     source = str(model) if isinstance(model, Path) else to_bytes(model)
+    provider = PROVIDERS[target.device]
     try:
         session = onnxruntime.InferenceSession(source, _options(target), providers=[provider])
     except LOAD_ERRORS as err:
