@@ -1,0 +1,125 @@
+"""Measure a network and each of its layers on a runtime of this machine.
+
+Prints the layers sorted by cost and writes the device profile, which holds every sample, the widths that were measured
+beside the full one, and the machine. A run that is killed goes on where it stopped when the same command is started
+again.
+
+Example:
+    python tools/profile_target.py --runtime onnxruntime
+    python tools/profile_target.py --runtime openvino --model unet-32 --threads 2
+    python tools/profile_target.py --runtime onnxruntime --model mine.onnx --input 1x3x224x224
+    python tools/profile_target.py --runtime openvino --model package.module:callable --input 1x3x128x128
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tools.command_line import run
+
+if TYPE_CHECKING:
+    from device_profiles.profile import DeviceProfile
+    from device_profiles.target import Target
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; `arguments` as on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--runtime", default="onnxruntime", help="onnxruntime, openvino or tensorrt (default: %(default)s)")
+    add("--model", default="unet-64", help="a bundled network, an .onnx file or package.module:callable (%(default)s)")
+    add(
+        "--input", action="append", default=[], metavar="1x3x128x128", help="shape of an input, once for each, in order"
+    )
+    add("--device", help="cpu, cuda, gpu ... (default: what the runtime is made for)")
+    add("--precision", default="f32", help="f32, bf16 or f16 (default: %(default)s)")
+    add("--threads", type=int, default=1, help="CPU threads of one inference (default: %(default)s)")
+    add("--batch", type=int, help="samples of one inference (default: that of --input, or 1)")
+    add("--budget-s", type=float, default=15.0, help="about how long to measure, seconds (default: %(default)s)")
+    add(
+        "--seed", type=int, default=0, help="of the weights of bundled networks and of the order (default: %(default)s)"
+    )
+    add("--output", type=Path, help="the profile (default: runs/profiles/MODEL-TARGET.json)")
+    add("--json", action="store_true", help="print JSON in place of the table")
+    options = parser.parse_args(arguments)
+
+    # Loaded only now, so that --help needs nothing and takes no time.
+    from device_profiles.target import Target
+    from runtimes.base import RUNTIMES, check_target
+    from runtimes.profiler import ProfileConfig, profile_model
+    from tools.model_argument import load_model, parse_shape
+
+    shapes = [parse_shape(text) for text in options.input]
+    batch = options.batch if options.batch is not None else shapes[0][0] if shapes else 1
+    device = options.device or (RUNTIMES[options.runtime].device if options.runtime in RUNTIMES else "cpu")
+    target = Target(options.runtime, device, options.precision, options.threads, batch)
+    check_target(target)
+    loaded = load_model(options.model, shapes, batch, options.seed)
+    config = ProfileConfig(loaded.input_shapes, options.budget_s, seed=options.seed)
+    output = options.output or Path("runs/profiles") / f"{loaded.name}-{_settings(target)}.json"
+    command = shlex.join(["python", "tools/profile_target.py", *(sys.argv[1:] if arguments is None else arguments)])
+    profile = profile_model(loaded.model, target, config, model_name=loaded.name, output=output, command=command)
+    print(json.dumps(_summary(profile, output), indent=1) if options.json else _table(profile, output))
+    return 0
+
+
+def _settings(target: Target) -> str:
+    """Name a target with the settings that are not the usual ones."""
+    threads = f"-{target.threads}-threads" if target.threads > 1 else ""
+    return target.name + threads + (f"-batch-{target.batch}" if target.batch > 1 else "")
+
+
+def _table(profile: DeviceProfile, output: Path) -> str:
+    from compress.report.comparison import aligned
+
+    rows = [("layer", "operator", "channels", "ms", "share, %", "spread, %")]
+    for layer in sorted(profile.layers, key=lambda layer: -layer.full.ms):
+        full = layer.full
+        share = 100 * full.ms / profile.isolated_sum_ms
+        channels = f"{layer.in_channels} -> {layer.out_channels}"
+        rows.append((layer.name, layer.op, channels, f"{full.ms:.3f}", f"{share:.1f}", f"{full.spread_percent:.1f}"))
+    whole, target = profile.end_to_end, profile.target
+    clock = "CPU time" if whole.clock == "cpu" else "wall-clock time"
+    return f"""{aligned(rows)}
+
+the whole network: {whole.ms:.3f} ms (n = {whole.n}, spread {whole.spread_percent:.1f} %); \
+its layers by themselves: {profile.isolated_sum_ms:.3f} ms
+{target.runtime} {target.version} on {target.device}, {target.precision}, threads {target.threads}, \
+batch {target.batch}; {clock}, 20 % quantile; spread: up to the 90 % quantile
+profile: {output}"""
+
+
+def _summary(profile: DeviceProfile, output: Path) -> dict[str, Any]:
+    layers = [
+        {
+            "layer": layer.name,
+            "op": layer.op,
+            "in_channels": layer.in_channels,
+            "out_channels": layer.out_channels,
+            "ms": layer.full.ms,
+            "share_percent": 100 * layer.full.ms / profile.isolated_sum_ms,
+            "spread_percent": layer.full.spread_percent,
+            "n": layer.full.n,
+            "stable": layer.full.stable,
+        }
+        for layer in sorted(profile.layers, key=lambda layer: -layer.full.ms)
+    ]
+    return {
+        "schema": 1,
+        "model": profile.model_name,
+        "target": asdict(profile.target),
+        "end_to_end_ms": profile.end_to_end.ms,
+        "isolated_sum_ms": profile.isolated_sum_ms,
+        "layers": layers,
+        "profile": str(output),
+    }
+
+
+if __name__ == "__main__":
+    run(main)
