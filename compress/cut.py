@@ -1,0 +1,142 @@
+"""Where to cut a condensed network: at the hinges, and where they are too few, at a threshold that meets the goal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from compress.export import deployable
+from compress.graph.channels import ChannelGraph
+from compress.graph.network import Network
+from compress.graph.surgery import remove_channels
+from compress.hinge import Hinge, find_hinge
+from compress.select import Keep, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
+from compress.validate import measure_latencies
+from device_profiles.predict import predict
+from device_profiles.profile import DeviceProfile
+from device_profiles.target import Target
+
+Norms = Mapping[str, Float[np.ndarray, " channels"]]
+
+
+class Rig:
+    """Predicts and measures how much faster a choice of channels makes a network, on the slowest of its targets.
+
+    Args:
+        graph: The channel graph of the whole network.
+        profiles: The device profile of the whole network by target.
+        seconds: How long to measure on each target, each time.
+    """
+
+    def __init__(self, graph: ChannelGraph, profiles: Mapping[Target, DeviceProfile], seconds: float) -> None:
+        self.graph = graph
+        self.profiles = profiles
+        self.seconds = seconds
+        self._whole = deployable(graph.network)
+        self._whole_ms = {target: self.predict_ms(target, {}) for target in profiles}
+
+    def predict_ms(self, target: Target, widths: Mapping[str, int]) -> float:
+        """Return the predicted latency on a target, ms, of the network with the given widths by set."""
+        return predict(self.profiles[target], self.graph.layer_widths(widths)).ms
+
+    def predicted_speedup(self, widths: Mapping[str, int]) -> float:
+        """Return the predicted speedup on the slowest target of the network with the given widths by set."""
+        return min(self._whole_ms[target] / self.predict_ms(target, widths) for target in self.profiles)
+
+    def measured_speedup(self, keep: Keep) -> float:
+        """Prune, deploy, run and return the speedup on the slowest target."""
+        pruned = deployable(remove_channels(self.graph, keep))
+        return min(self._speedup_on(target, pruned) for target in self.profiles)
+
+    def steer(self, keep_at: Callable[[float], Keep], goal: float) -> Steered:
+        """Turn a knob until the measured speedup is `goal`, see `compress.select.steer_to_goal`."""
+        return steer_to_goal(
+            keep_at,
+            lambda keep: self.predicted_speedup(widths_of(keep)) / goal,
+            lambda keep: self.measured_speedup(keep) / goal,
+        )
+
+    def _speedup_on(self, target: Target, pruned: Network) -> float:
+        measured = measure_latencies({"whole": self._whole, "pruned": pruned}, target, self.seconds, 1.0)
+        return measured["whole"].ms / measured["pruned"].ms
+
+
+def widths_of(keep: Keep) -> dict[str, int]:
+    """Return the number of kept channels by set."""
+    return {name: len(kept) for name, kept in keep.items()}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is kept and why.
+
+    Attributes:
+        keep: Kept indices by set.
+        hinges: By set.
+        threshold: On norms over their mean at the start; 0 where the hinges alone made the cut.
+        speedup: Measured on the slowest target when the cut was chosen.
+        measurements: How many cuts were measured on the way.
+    """
+
+    keep: Keep
+    hinges: Mapping[str, Hinge]
+    threshold: float
+    speedup: float
+    measurements: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {
+            "keep": {name: kept.tolist() for name, kept in self.keep.items()},
+            "hinges": {name: vars(hinge) for name, hinge in self.hinges.items()},
+            "threshold": self.threshold,
+            "speedup": self.speedup,
+            "measurements": self.measurements,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Cut:
+        """Read what `to_json` returned."""
+        return cls(
+            keep={name: np.asarray(kept, np.int64) for name, kept in data["keep"].items()},
+            hinges={name: Hinge(**hinge) for name, hinge in data["hinges"].items()},
+            threshold=data["threshold"],
+            speedup=data["speedup"],
+            measurements=data["measurements"],
+        )
+
+
+def cut_condensed(norms: Norms, rig: Rig, goal: float) -> Cut:
+    """Cut at the hinges; where that is not fast enough, at the lowest common threshold that is.
+
+    Args:
+        norms: Each set's folded norms after condensing, over their mean before.
+        rig: Predicts and measures.
+        goal: The speedup to reach on the slowest target.
+
+    Raises:
+        BudgetInfeasible: No threshold reaches the goal.
+    """
+    hinges = {name: find_hinge(values, 1.0) for name, values in norms.items()}
+    steered = rig.steer(lambda setting: keep_above(norms, hinges, threshold_at(setting)), goal)
+    return Cut(steered.keep, hinges, threshold_at(steered.setting), steered.speedup * goal, steered.measurements)
+
+
+def cut_uniform(norms: Norms, rig: Rig, goal: float) -> Cut:
+    """Keep the same share of every layer, the strongest channels: the yardstick at the same measured latency.
+
+    Raises:
+        BudgetInfeasible: No share reaches the goal.
+    """
+    steered = rig.steer(lambda setting: keep_uniform(norms, 1 - setting), goal)
+    return Cut(steered.keep, {}, 0.0, steered.speedup * goal, steered.measurements)
+
+
+def cut_at_random(like: Keep, norms: Norms, seed: int) -> Keep:
+    """Keep as many channels of every set as `like` does, drawn at random: what a cut must beat."""
+    generator = np.random.default_rng(seed)
+    return {name: np.sort(generator.choice(len(norms[name]), len(kept), replace=False)) for name, kept in like.items()}

@@ -1,0 +1,281 @@
+"""The steps of a run, each computed once, kept in the run's folder and found there when the run is started again."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from compress.cut import Cut, Rig, cut_at_random, cut_condensed, cut_uniform, widths_of
+from compress.export import deployable, export_module
+from compress.graph.analyse import analyse
+from compress.graph.channels import ChannelGraph
+from compress.graph.network import Proof
+from compress.graph.surgery import prune
+from compress.methods.decig import Condensation
+from compress.models import build, find
+from compress.recipe import Recipe
+from compress.report.results import Phase, PruningError, TargetNetwork
+from compress.run_folder import RunFolder
+from compress.scores import named_tensors, producers, set_norms
+from compress.surgery import prune_module, with_weights
+from compress.tasks.scene_translation import SceneTranslation
+from compress.train.judge import judge, recalibrate_
+from compress.train.loop import Extras, Teacher, Training, train_
+from compress.validate import Candidate, layer_latencies, validate
+from device_profiles.errors import BadInput
+from device_profiles.profile import DeviceProfile
+from device_profiles.store import load_profile
+from device_profiles.target import Target
+from runtimes.profiler import ProfileConfig, profile_model
+
+VALIDATED = TypeAdapter(dict[str, TargetNetwork])
+RANDOM_CUTS = 3
+NARROW = 4  # the yardstick of the task's difficulty is a network of this fraction of the width
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network at the end of a training run, with the run's curve."""
+
+    module: nn.Module
+    phase: Phase
+
+
+class Job:
+    """One run of a recipe: every step is computed once, in its folder, and found there by the next run.
+
+    Args:
+        recipe: What to do.
+        folder: Where to keep it.
+    """
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.model = find(recipe.model)
+        if "width" not in self.model.arguments or len(self.model.input_shapes) != 1:
+            raise BadInput(f"model (={recipe.model!r}) must be a generator with a width: unet-16, unet-32 or unet-64")
+        with folder.timed("draw the data"):
+            choice = recipe.task
+            self.task = SceneTranslation(choice.train, choice.held_out, choice.size, choice.seed)
+        shape = (1, 3, choice.size, choice.size)
+        self.example = torch.zeros(shape)
+
+    # 1. The network as it is, and the measure of the task's difficulty.
+
+    @cached_property
+    def baseline(self) -> Trained:
+        """Train the network that is to become faster."""
+        return self._train("baseline", self._fresh(), self.recipe.baseline)
+
+    @cached_property
+    def narrow(self) -> Trained:
+        """Train a network of a quarter of the width for the same steps."""
+        width = self.model.arguments["width"] // NARROW
+        return self._train("quarter", self._fresh(width=width), self.recipe.baseline)
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        """Export the baseline and find its channel graph."""
+        with self.folder.timed("export and analyse"):
+            return analyse(export_module(self.baseline.module, self.example))
+
+    # 2. What each layer costs on each target.
+
+    @cached_property
+    def profiles(self) -> dict[Target, DeviceProfile]:
+        """Measure l(i) on every target."""
+        return {target: self._profile(target) for target in self.targets}
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets that the recipe names."""
+        return self.recipe.cpu_targets()
+
+    @cached_property
+    def rig(self) -> Rig:
+        """What predicts and measures speedups."""
+        return Rig(self.graph, self.profiles, self.recipe.measure_seconds / 3)
+
+    def latency_shares(self) -> dict[str, float]:
+        """Return l(i): each layer's share of the summed latencies, averaged over the targets."""
+        shares: dict[str, float] = {}
+        for profile in self.profiles.values():
+            latencies = profile.latencies_ms()
+            total = sum(latencies.values())
+            for name, milliseconds in latencies.items():
+                shares[name] = shares.get(name, 0.0) + milliseconds / total / len(self.profiles)
+        return shares
+
+    # 3. Stage I.
+
+    @cached_property
+    def condensed(self) -> Trained:
+        """Train on with the penalty, lambda steered by the predicted latency."""
+        module = copy.deepcopy(self.baseline.module)
+        condensation = Condensation(self.recipe.method, module, self.graph, self.latency_shares())
+        steps, goal = self.recipe.condense.steps, self.recipe.speedup
+        extras = Extras(
+            penalty=condensation.penalty,
+            after_step=lambda step: condensation.steer_(step, steps, goal, self.rig.predicted_speedup),
+            parameter_groups=condensation.parameter_groups(),
+            state=condensation.state,
+        )
+        return self._train("condense", module, self.recipe.condense, extras)
+
+    def norms(self, module: nn.Module) -> dict[str, Any]:
+        """Return each set's folded norms in a module, over their mean in the baseline."""
+        return set_norms(producers(self.graph, self.baseline.module), module)
+
+    # 4. The cut.
+
+    @cached_property
+    def cut(self) -> Cut:
+        """Cut at the hinges, or where they do not suffice, at the threshold that meets the recipe's speedup."""
+        norms = self.norms(self.condensed.module)
+        goal = self.recipe.speedup
+        return Cut.from_json(self._once("cut", lambda: cut_condensed(norms, self.rig, goal).to_json()))
+
+    @cached_property
+    def proof(self) -> Proof:
+        """Remove the channels from the condensed network as it was exported, proven."""
+        with self.folder.timed("prove the pruning"):
+            condensed = with_weights(self.graph.network, named_tensors(self.condensed.module))
+            proof = prune(condensed, self.cut.keep).proof
+        assert proof is not None, "a pruned network carries its proof"
+        return proof
+
+    @cached_property
+    def just_pruned(self) -> nn.Module:
+        """The condensed network without the removed channels, in torch; compared with the pruned ONNX network."""
+        return prune_module(self.condensed.module, self.graph, self.cut.keep)
+
+    @cached_property
+    def pruning_error(self) -> PruningError:
+        """Judge the cut before anything repairs it, beside random cuts of the same counts."""
+
+        def compute() -> dict[str, Any]:
+            recalibrated = copy.deepcopy(self.just_pruned)
+            recalibrate_(recalibrated, self.task)
+            norms, condensed = self.norms(self.condensed.module), self.condensed.module
+            draws = [cut_at_random(self.cut.keep, norms, seed) for seed in range(RANDOM_CUTS)]
+            return asdict(
+                PruningError(
+                    condensed=self._quality(self.condensed.module),
+                    pruned=self._quality(self.just_pruned),
+                    recalibrated=self._quality(recalibrated),
+                    random=tuple(
+                        self._quality(prune_module(condensed, self.graph, draw, prove=False)) for draw in draws
+                    ),
+                )
+            )
+
+        return PruningError(**self._once("judge the cut", compute))
+
+    # 5. Stage II, and the yardstick at the same latency.
+
+    @cached_property
+    def pruned(self) -> Trained:
+        """Recalibrate and fine-tune the pruned network."""
+        return self._finetune("finetune", self.just_pruned, self.recipe.finetune)
+
+    @cached_property
+    def uniform_cut(self) -> Cut:
+        """Cut every layer of the baseline by the same share, to the latency that the pruned network has."""
+        norms = self.norms(self.baseline.module)
+        goal = self.cut.speedup
+        return Cut.from_json(self._once("uniform cut", lambda: cut_uniform(norms, self.rig, goal).to_json()))
+
+    @cached_property
+    def uniform(self) -> Trained:
+        """Fine-tune the uniform network for the steps of both stages together."""
+        module = prune_module(self.baseline.module, self.graph, self.uniform_cut.keep)
+        steps = self.recipe.condense.steps + self.recipe.finetune.steps
+        return self._finetune("uniform", module, replace(self.recipe.finetune, steps=steps))
+
+    # 6. The same networks on the targets.
+
+    @cached_property
+    def candidates(self) -> dict[str, Candidate]:
+        """Export every network as it would be deployed."""
+        trained = {"baseline": self.baseline, "pruned": self.pruned, "uniform": self.uniform, "quarter": self.narrow}
+        with self.folder.timed("export"):
+            return {
+                key: Candidate(each.module, deployable(export_module(each.module, self.example)))
+                for key, each in trained.items()
+            }
+
+    @cached_property
+    def validated(self) -> dict[Target, dict[str, TargetNetwork]]:
+        """Validate every network on every target."""
+        return {target: self._validated(target) for target in self.targets}
+
+    @cached_property
+    def layer_latencies(self) -> dict[Target, dict[str, dict[str, float]]]:
+        """Measure each layer of the baseline and of the pruned network by itself, ms, by network and layer."""
+        networks = {key: self.candidates[key].network for key in ("baseline", "pruned")}
+        seconds = self.recipe.measure_seconds
+        return {
+            target: self._once(f"layers on {target.name}", lambda on=target: layer_latencies(networks, on, seconds))
+            for target in self.targets
+        }
+
+    def quality_by_image(self, key: str) -> list[float]:
+        """Return the held-out quality of one network, image by image."""
+        module = self.candidates[key].module
+        return self._once(f"quality of {key}", lambda: judge(module, self.task, self.task.held_out()).tolist())
+
+    def _fresh(self, **arguments: int) -> nn.Module:
+        torch.manual_seed(self.recipe.seed)
+        return build(self.recipe.model, **arguments)
+
+    def _train(self, name: str, module: nn.Module, training: Training, extras: Extras | None = None) -> Trained:
+        with self.folder.timed(name):
+            checkpoint = self.folder.checkpoint(name)
+            return Trained(
+                module, train_(module, self.task, training, label=name, checkpoint=checkpoint, extras=extras)
+            )
+
+    def _finetune(self, name: str, start: nn.Module, training: Training) -> Trained:
+        module = copy.deepcopy(start)
+        recalibrate_(module, self.task)
+        choice = self.recipe.distillation
+        teachers = {"original": lambda: self.baseline.module, "condensed": lambda: self.condensed.module}
+        taught = choice.teacher != "none" and choice.weight > 0
+        teacher = Teacher(teachers[choice.teacher](), choice.weight) if taught else None
+        return self._train(name, module, training, Extras(teacher=teacher))
+
+    def _quality(self, module: nn.Module) -> float:
+        return judge(module, self.task, self.task.held_out()).mean().item()
+
+    def _once(self, name: str, compute: Any) -> Any:
+        with self.folder.timed(name):
+            return self.folder.once(name, compute)
+
+    def _profile(self, target: Target) -> DeviceProfile:
+        path = self.folder.path / "profiles" / f"{target.name}.json"
+        if not path.exists():
+            config = ProfileConfig(budget_s=self.recipe.profile_seconds)
+            model = deployable(self.graph.network).model
+            with self.folder.timed(f"profile on {target.name}"):
+                profile_model(model, target, config, model_name=self.recipe.model, output=path)
+        return load_profile(path)
+
+    def _validated(self, target: Target) -> dict[str, TargetNetwork]:
+        def compute() -> Any:
+            predicted = {
+                key: self.rig.predict_ms(target, widths_of(cut.keep))
+                for key, cut in (("pruned", self.cut), ("uniform", self.uniform_cut))
+            }
+            found = validate(self.candidates, target, self.task, self.task.held_out(), self.recipe.measure_seconds)
+            return VALIDATED.dump_python(
+                {key: replace(each, predicted_ms=predicted.get(key)) for key, each in found.items()}, mode="json"
+            )
+
+        return VALIDATED.validate_python(self._once(f"validate on {target.name}", compute))

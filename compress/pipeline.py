@@ -1,0 +1,65 @@
+"""The main job: from a recipe to a network that is faster on its targets, with the proof, in one resumable run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from compress import findings
+from compress.job import Job
+from compress.model_folder import Origin, save_folder
+from compress.recipe import read_recipe
+from compress.report.page import save_report
+from compress.report.results import Results
+from compress.report.store import RESULTS_FILE, load_results, save_results, save_samples
+from compress.run_folder import RunFolder
+from device_profiles.store import write_whole
+
+RUNS = Path("runs")
+ENVIRONMENT = "environment.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its folder and what it found."""
+
+    folder: Path
+    results: Results
+
+
+def compress(recipe_path: Path, output: Path | None = None, *, command: str = "", restart: bool = False) -> Outcome:
+    """Run a recipe to its end, or go on where an earlier call was stopped.
+
+    Args:
+        recipe_path: A recipe file.
+        output: The run's folder; runs/<name of the recipe> if None.
+        command: What was typed, for the record.
+        restart: Forget what an earlier run left there.
+
+    Raises:
+        BadInput: The recipe, the folder or what an earlier run left in it is wrong.
+        BudgetInfeasible: The recipe's speedup cannot be reached.
+        ParityFailed: A pruned network is not what it should be; nothing of it is written.
+    """
+    recipe = read_recipe(recipe_path)
+    path = output or RUNS / recipe.name
+    config = {"recipe": recipe.model_dump(mode="json"), "version": metadata.version("espalier")}
+    folder = RunFolder(path, config, restart=restart)
+    if not (path / RESULTS_FILE).exists():
+        _write(Job(recipe, folder), path, command)
+    save_report(path)
+    return Outcome(path, load_results(path))
+
+
+def _write(job: Job, path: Path, command: str) -> None:
+    """Compute what is missing and write the folder's files, the record of the results last."""
+    results = findings.gather(job, command)
+    pruned, model = job.candidates["pruned"], job.model
+    save_folder(
+        path, pruned.module, pruned.network, job.cut.keep, Origin(factory=model.factory, arguments=model.arguments)
+    )
+    save_samples(findings.sample_images(job), path)
+    write_whole(path / ENVIRONMENT, json.dumps(results.environment, indent=1) + "\n")
+    save_results(results, path)

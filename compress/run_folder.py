@@ -1,0 +1,76 @@
+"""The folder of one run: what is finished is kept, so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from device_profiles.errors import BadInput
+from device_profiles.store import write_whole
+
+CONFIG = "config.json"
+WORK = "work"  # checkpoints and intermediate results, of no interest once the run is done
+
+
+class RunFolder:
+    """A run's folder, tied to one configuration.
+
+    Args:
+        path: The folder; made if it is missing.
+        config: Everything the results depend on, as JSON. A folder of another configuration is refused.
+        restart: Forget what an earlier run left in the folder.
+
+    Raises:
+        BadInput: The folder belongs to another configuration, holds something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], *, restart: bool = False) -> None:
+        self.path = path
+        text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+        if path.exists() and not path.is_dir():
+            raise BadInput(f"output (={path}) is a file; name a folder")
+        found = path / CONFIG
+        if path.is_dir() and any(path.iterdir()) and not found.exists():
+            raise BadInput(f"{path} is not empty and no run's folder; name another one")
+        if found.exists() and restart:
+            shutil.rmtree(path)
+        elif found.exists() and found.read_text("utf-8") != text:
+            raise BadInput(
+                f"{path} holds a run with another recipe or version; add --restart to replace it, or name another "
+                "folder with --output"
+            )
+        write_whole(path / CONFIG, text)
+
+    def checkpoint(self, name: str) -> Path:
+        """Return where a training run of this name keeps its state."""
+        return self.path / WORK / f"{name}.safetensors"
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return a step's JSON result: the stored one, or the computed one after storing it."""
+        path = self.path / WORK / f"{name}.json"
+        if not path.exists():
+            write_whole(path, json.dumps(compute()))
+        return json.loads(path.read_text("utf-8"))
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long a step took, the first time it is finished."""
+        start = time.monotonic()
+        yield
+        seconds = self.seconds()
+        if step not in seconds:
+            seconds[step] = round(time.monotonic() - start, 2)
+            write_whole(self._seconds_path, json.dumps(seconds))
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of every finished step, in order."""
+        return json.loads(self._seconds_path.read_text("utf-8")) if self._seconds_path.exists() else {}
+
+    @property
+    def _seconds_path(self) -> Path:
+        return self.path / WORK / "seconds.json"

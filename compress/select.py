@@ -1,0 +1,154 @@
+"""Which channels to keep, so that the network is as fast as asked for: predicted, measured, corrected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from compress.hinge import Hinge
+from device_profiles.errors import BudgetInfeasible
+
+Keep = Mapping[str, Int[np.ndarray, " kept"]]
+
+# ONNX Runtime leaves its blocked layout on x86 where a convolution's input channels are not a multiple of four, which
+# costs up to 2.9 times the latency; OpenVINO gains a little from it too.
+WIDTH_MULTIPLE = 4
+TOLERANCE = 0.02  # a measured speedup this close to the goal is on it
+MEASUREMENTS = 6
+HALVINGS = 30
+THRESHOLDS = (1e-3, 1e2)  # of a layer's mean norm: below the first a channel is silent, none reaches the second
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A choice of channels with the speedup it was measured to have.
+
+    Attributes:
+        keep: Kept indices by set.
+        setting: The knob's position in [0, 1] that gave them.
+        speedup: Measured, over the goal: 1 is exactly on it.
+        measurements: How many choices were measured.
+    """
+
+    keep: Keep
+    setting: float
+    speedup: float
+    measurements: int
+
+
+def rounded_width(width: int, full: int, multiple: int = WIDTH_MULTIPLE) -> int:
+    """Round a width up to what runtimes run well, at least one multiple and at most the full width.
+
+    Example:
+        >>> rounded_width(0, 32), rounded_width(5, 32), rounded_width(29, 30)
+        (4, 8, 30)
+    """
+    return min(full, max(1, math.ceil(width / multiple)) * multiple)
+
+
+def keep_strongest(norms: Float[np.ndarray, " n"], width: int) -> Int[np.ndarray, " width"]:
+    """Return the sorted indices of the `width` largest norms; of equal ones the first."""
+    return np.sort(np.argsort(-norms, kind="stable")[:width])
+
+
+def threshold_at(setting: float) -> float:
+    """Map a knob in [0, 1] to a threshold on norms: 0 at 0, then evenly on a logarithmic scale up to all there is."""
+    low, high = THRESHOLDS
+    return low * (high / low) ** setting if setting > 0 else 0.0
+
+
+def keep_above(
+    norms: Mapping[str, Float[np.ndarray, " n"]], hinges: Mapping[str, Hinge], threshold: float
+) -> dict[str, Int[np.ndarray, " kept"]]:
+    """Keep what is above a set's hinge and above a threshold that all sets share, rounded up to good widths.
+
+    Args:
+        norms: Each set's norms over their mean before condensing.
+        hinges: By set.
+        threshold: In units of the norms; 0 leaves the hinges alone to decide.
+    """
+    keep = {}
+    for name, values in norms.items():
+        kept = hinges[name].kept
+        width = min(len(values) if kept is None else kept, int((values > threshold).sum()))
+        keep[name] = keep_strongest(values, rounded_width(width, len(values)))
+    return keep
+
+
+def keep_uniform(norms: Mapping[str, Float[np.ndarray, " n"]], ratio: float) -> dict[str, Int[np.ndarray, " kept"]]:
+    """Keep the same share of every set's channels, the strongest, rounded up to good widths."""
+    return {
+        name: keep_strongest(values, rounded_width(round(ratio * len(values)), len(values)))
+        for name, values in norms.items()
+    }
+
+
+def steer_to_goal(
+    keep_at: Callable[[float], Keep],
+    predict: Callable[[Keep], float],
+    measure: Callable[[Keep], float],
+) -> Steered:
+    """Turn a knob until the measured speedup meets the goal.
+
+    The prediction finds a setting; what is then measured corrects the prediction, until the measurement is on the
+    goal or no setting in between gives another network.
+
+    Args:
+        keep_at: The channels that a setting in [0, 1] keeps; a higher setting keeps no more.
+        predict: The predicted speedup of a choice over the goal.
+        measure: The same, measured; expensive.
+
+    Returns:
+        The measured choice closest above the goal; the one at setting 0 if that is fast enough already.
+
+    Raises:
+        BudgetInfeasible: Even setting 1 is measured slower than the goal.
+    """
+    seen: dict[float, Steered] = {}
+
+    def try_at(setting: float) -> Steered:
+        keep = keep_at(setting)
+        same = next((tried for tried in seen.values() if _equal(tried.keep, keep)), None)
+        speedup = same.speedup if same else measure(keep)
+        seen[setting] = Steered(keep, setting, speedup, len(seen) + 1)
+        return seen[setting]
+
+    low, high = 0.0, 1.0
+    tried = try_at(low)
+    if tried.speedup >= 1:
+        return tried
+    for _ in range(MEASUREMENTS):
+        aim = (1 + TOLERANCE / 2) * predict(tried.keep) / tried.speedup  # what the prediction says where 1 is measured
+        setting = _first(lambda x, aim=aim: predict(keep_at(x)) >= aim, low, high)
+        if setting in seen:
+            break
+        tried = try_at(setting)
+        if 1 <= tried.speedup <= 1 + 2 * TOLERANCE:
+            return tried
+        low, high = (low, setting) if tried.speedup > 1 else (setting, high)
+    fast_enough = [each for each in seen.values() if each.speedup >= 1]
+    if fast_enough:
+        return min(fast_enough, key=lambda each: each.speedup)
+    fastest = try_at(1.0)
+    if fastest.speedup < 1:
+        raise BudgetInfeasible(
+            f"the asked-for speedup is out of reach: every width at its floor is measured {fastest.speedup:.2f} times "
+            "as fast as it should be; ask for less, or start from a wider network"
+        )
+    return fastest
+
+
+def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the smallest setting at which a monotone condition holds, or `high` if there is none."""
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _equal(a: Keep, b: Keep) -> bool:
+    return all(np.array_equal(a[name], b[name]) for name in a)

@@ -1,0 +1,73 @@
+"""Checkpoints of a training run: one safetensors file, no pickle, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from device_profiles.errors import BadInput
+from device_profiles.store import write_whole
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint restores: modules and their optimizers, by name; both are changed in place."""
+
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+
+
+def save_checkpoint(path: Path, trained: Trained, state: Mapping[str, object]) -> None:
+    """Write weights, buffers, optimizer state and a small JSON `state` to one file.
+
+    Raises:
+        BadInput: The place cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    groups: dict[str, list[dict[str, object]]] = {}
+    for name, module in trained.modules.items():
+        tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
+    for name, optimizer in trained.optimizers.items():
+        content = optimizer.state_dict()
+        groups[name] = content["param_groups"]
+        for index, moments in content["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{key}": value for key, value in moments.items()}
+    metadata = {"state": json.dumps(dict(state)), "groups": json.dumps(groups)}
+    contiguous = {key: value.contiguous() for key, value in tensors.items()}
+    write_whole(path, safetensors.torch.save(contiguous, metadata))
+
+
+def load_checkpoint(path: Path, trained: Trained) -> dict[str, object]:
+    """Restore modules and optimizers in place and return the JSON `state`.
+
+    Raises:
+        BadInput: The file is damaged or belongs to other modules.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- not a mapping
+        groups = json.loads(metadata["groups"])
+        for name, module in trained.modules.items():
+            module.load_state_dict(_below(tensors, f"module/{name}/"))
+        for name, optimizer in trained.optimizers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(tensors, f"optimizer/{name}/").items():
+                index, _, moment = key.partition("/")
+                moments.setdefault(int(index), {})[moment] = value
+            optimizer.load_state_dict({"state": moments, "param_groups": groups[name]})
+        return json.loads(metadata["state"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"checkpoint {path} does not fit this run ({reason}); delete it to train again") from error
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,123 @@
+"""Does a network still do its task on a target, and how fast: parity, quality and latency through the runtime."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.graph.network import Network
+from compress.report.results import ParityResult, TargetNetwork
+from compress.tasks.base import Batch, Task
+from compress.train.judge import run_in_chunks
+from device_profiles.measurement import Measurement
+from device_profiles.target import Target
+from runtimes.base import RUNTIMES, Session, open_session
+from runtimes.carve import Subgraph, carve
+from runtimes.feeds import random_feeds
+from runtimes.parity import TOLERANCES, compare
+from runtimes.progress import progress_bar
+from runtimes.shapes import input_shapes, with_shapes
+from runtimes.timing import Effort, clock_for, measure
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network in both forms.
+
+    Attributes:
+        module: As torch runs it.
+        network: As it is deployed.
+    """
+
+    module: nn.Module
+    network: Network
+
+
+def validate(
+    candidates: Mapping[str, Candidate], target: Target, task: Task, held_out: Batch, seconds: float
+) -> dict[str, TargetNetwork]:
+    """Run every candidate on a target, against torch and against each other.
+
+    Args:
+        candidates: By key; their latencies are measured interleaved in one run.
+        target: Where to run.
+        task: Judges the outputs that came out of the runtime.
+        held_out: What to judge by.
+        seconds: How long to measure latencies.
+    """
+    latencies = measure_latencies({key: each.network for key, each in candidates.items()}, target, seconds)
+    return {
+        key: _validated(each, target, task, held_out, latencies[key])
+        for key, each in progress_bar(candidates.items(), f"validate on {target.name}", "networks")
+    }
+
+
+def measure_latencies(
+    networks: Mapping[str, Network], target: Target, seconds: float, precision_percent: float = 0.5
+) -> dict[str, Measurement]:
+    """Measure networks on a target, interleaved in one run.
+
+    Args:
+        networks: As they are deployed.
+        target: Where to run.
+        seconds: When to stop at the latest.
+        precision_percent: When to stop before that.
+    """
+    with contextlib.ExitStack() as stack:
+        sessions = {key: stack.enter_context(open_session(each.model, target)) for key, each in networks.items()}
+        calls = {
+            key: session.prepare(random_feeds(session.inputs, session.dtypes)) for key, session in sessions.items()
+        }
+        effort = Effort(budget_s=seconds, precision_percent=precision_percent)
+        return measure(calls, clock=clock_for(target.threads, target.device), effort=effort)
+
+
+def layer_latencies(networks: Mapping[str, Network], target: Target, seconds: float) -> dict[str, dict[str, float]]:
+    """Measure every layer of several networks by itself, all of them interleaved in one run.
+
+    Args:
+        networks: As they are deployed.
+        target: Where to run.
+        seconds: When to stop at the latest.
+
+    Returns:
+        Key -> layer -> latency, ms.
+    """
+    layers = {
+        (key, subgraph.layer.name): Network(subgraph.full())
+        for key, network in networks.items()
+        for subgraph in _subgraphs(network, target)
+    }
+    measured = measure_latencies({f"{key} {name}": layer for (key, name), layer in layers.items()}, target, seconds)
+    return {key: {name: measured[f"{of} {name}"].ms for of, name in layers if of == key} for key in networks}
+
+
+def _subgraphs(network: Network, target: Target) -> tuple[Subgraph, ...]:
+    sized = with_shapes(network.model, input_shapes(network.model))
+    return carve(sized, channels_last=RUNTIMES[target.runtime].channels_last and target.device == "cpu")
+
+
+def _validated(
+    candidate: Candidate, target: Target, task: Task, held_out: Batch, latency: Measurement
+) -> TargetNetwork:
+    with open_session(candidate.network.model, target) as session:
+        outputs = _run_each(session, held_out.inputs)
+    reference = run_in_chunks(candidate.module, held_out.inputs)
+    parity = compare({"output": reference.numpy()}, {"output": outputs.numpy()}, TOLERANCES[target.precision])
+    return TargetNetwork(
+        latency=latency,
+        quality=task.quality(outputs, held_out.targets).mean().item(),
+        parity=ParityResult(parity.max_abs_error, parity.relative_to_spread, parity.tolerance, parity.passed),
+    )
+
+
+def _run_each(session: Session, inputs: Tensor) -> Tensor:
+    """Run samples one by one, as the exported network takes them."""
+    (name,) = session.inputs
+    results = [session.run({name: sample[None].numpy()}) for sample in inputs]
+    return torch.from_numpy(np.concatenate([result[session.outputs[0]] for result in results]))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compress.recipe import read_recipe
+from device_profiles.errors import BadInput
+
+DEMO = Path(__file__).parents[2] / "tools" / "recipes" / "demo.toml"
+
+
+def changed(tmp_path, old, new):
+    text = DEMO.read_text()
+    assert old in text
+    path = tmp_path / "recipe.toml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_the_bundled_recipe_is_valid_and_names_both_cpu_targets():
+    assert [target.name for target in read_recipe(DEMO).cpu_targets()] == ["onnxruntime-cpu", "openvino-cpu"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("speedup = 2.4", "speedpu = 2.4", r"unknown key 'speedpu'; allowed here: name, title, model.*"),
+        ('ranking = "linear"', 'ranking = "cubic"', r"method\.ranking \(='cubic'\).*'linear' or 'uniform'"),
+        ("speedup = 2.4", "speedup = 0.5", r"speedup \(=0\.5\).*greater than 1"),
+        ("steps = 600", "steps = 0", r"baseline\.steps \(=0\).*greater than 0"),
+        ("steps = 600", "stepps = 600", r"unknown key 'baseline\.stepps'; allowed here: steps, batch"),
+        ('targets = ["onnxruntime", "openvino"]', 'targets = ["tflite"]', r"targets\.0 \(='tflite'\)"),
+        ('title = "A', 'titles = "A', r"title"),
+        ('name = "demo"', 'name = "../demo"', r"name \(='\.\./demo'\)"),
+        ("[task]", "[task", r"is not valid TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, old, new, message):
+    with pytest.raises(BadInput, match=message) as error:
+        read_recipe(changed(tmp_path, old, new))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_recipe_names_where_the_bundled_ones_are(tmp_path):
+    with pytest.raises(BadInput, match=r"no recipe at .*missing\.toml; the bundled ones are in tools/recipes/"):
+        read_recipe(tmp_path / "missing.toml")
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(BadInput, match="is a folder; give a recipe file"):
+        read_recipe(tmp_path)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from compress.run_folder import RunFolder
+from device_profiles.errors import BadInput
+
+
+def test_a_step_is_computed_once_and_found_again(tmp_path):
+    calls = []
+    for _ in range(2):
+        folder = RunFolder(tmp_path / "run", {"recipe": 1})
+        assert folder.once("step", lambda: calls.append(1) or {"x": 0.5}) == {"x": 0.5}
+    assert len(calls) == 1
+
+
+def test_a_step_that_fails_leaves_nothing(tmp_path):
+    folder = RunFolder(tmp_path / "run", {})
+    with pytest.raises(ZeroDivisionError):
+        folder.once("step", lambda: 1 / 0)
+    assert folder.once("step", lambda: 2) == 2
+
+
+def test_seconds_are_those_of_the_first_time(tmp_path):
+    folder = RunFolder(tmp_path / "run", {})
+    with folder.timed("a"):
+        pass
+    first = folder.seconds()
+    with folder.timed("a"), folder.timed("b"):
+        pass
+    assert folder.seconds()["a"] == first["a"]
+    assert list(folder.seconds()) == ["a", "b"]
+
+
+def test_another_configuration_is_refused_and_restart_replaces_it(tmp_path):
+    RunFolder(tmp_path / "run", {"steps": 1}).once("step", lambda: 1)
+    with pytest.raises(BadInput, match="another recipe or version; add --restart"):
+        RunFolder(tmp_path / "run", {"steps": 2})
+    fresh = RunFolder(tmp_path / "run", {"steps": 2}, restart=True)
+    assert fresh.once("step", lambda: 2) == 2
+
+
+def test_a_folder_with_other_things_in_it_is_never_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("...")
+    for restart in (False, True):
+        with pytest.raises(BadInput, match="not empty and no run's folder"):
+            RunFolder(tmp_path, {}, restart=restart)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(BadInput, match="is a file; name a folder"):
+        RunFolder(tmp_path / "run", {})

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.hinge import Hinge
+from compress.select import keep_above, keep_uniform, rounded_width, steer_to_goal, threshold_at
+from device_profiles.errors import BudgetInfeasible
+
+
+def knob(setting):
+    """A hundred channels of one set, fewer the higher the setting, never under ten."""
+    return {"layer": np.arange(round(100 - 90 * setting))}
+
+
+def speedup(keep):
+    return 100 / len(keep["layer"])
+
+
+def test_keep_above_cuts_at_the_hinge_when_the_threshold_is_zero():
+    norms = {"a": np.array([0.1, 2.0, 1.0, 0.01, 3.0, 0.02, 1.5, 0.01]), "b": np.ones(8)}
+    keep = keep_above(norms, {"a": Hinge(4, 10, False), "b": Hinge(None, 1, False)}, 0.0)
+    assert keep["a"].tolist() == [1, 2, 4, 6]
+    assert keep["b"].tolist() == list(range(8))
+
+
+def test_keep_above_lets_a_threshold_cut_deeper_than_the_hinge():
+    norms = {"a": np.arange(16) / 10}
+    keep = keep_above(norms, {"a": Hinge(12, 10, False)}, 1.15)
+    assert keep["a"].tolist() == [12, 13, 14, 15]
+
+
+def test_keep_uniform_keeps_the_strongest_of_every_set():
+    keep = keep_uniform({"a": np.array([5.0, 1, 4, 2, 8, 7, 3, 6]), "b": np.arange(16.0)}, 0.5)
+    assert keep["a"].tolist() == [0, 4, 5, 7]
+    assert keep["b"].tolist() == list(range(8, 16))
+
+
+def test_widths_are_rounded_up_to_what_runtimes_run_well():
+    assert [rounded_width(width, 64) for width in (0, 1, 4, 5, 63, 64)] == [4, 4, 4, 8, 64, 64]
+    assert rounded_width(1, 3) == 3
+
+
+def test_threshold_is_zero_at_rest_and_grows_with_the_knob():
+    thresholds = [threshold_at(setting) for setting in (0, 0.01, 0.5, 1)]
+    assert thresholds[0] == 0
+    assert thresholds == sorted(thresholds)
+
+
+def test_steering_leaves_the_knob_alone_when_the_goal_is_met_already():
+    steered = steer_to_goal(knob, speedup, lambda _: 1.3)
+    assert steered.setting == 0
+    assert steered.measurements == 1
+
+
+@pytest.mark.parametrize("bias", [0.6, 1.0, 1.7])
+def test_steering_reaches_the_goal_although_the_prediction_is_off(bias):
+    goal = 3.0
+    measured = []
+
+    def measure(keep):
+        measured.append(speedup(keep))
+        return speedup(keep) / goal
+
+    steered = steer_to_goal(knob, lambda keep: speedup(keep) ** bias / goal, measure)
+    assert 1 <= steered.speedup <= 1.06
+    assert len(measured) <= 6
+    assert steered.speedup * goal == pytest.approx(speedup(steered.keep))
+
+
+def test_steering_says_how_fast_the_fastest_is_when_the_goal_is_out_of_reach():
+    with pytest.raises(BudgetInfeasible, match=r"measured 0\.50 times as fast as it should be; ask for less"):
+        steer_to_goal(knob, lambda keep: speedup(keep) / 20, lambda keep: speedup(keep) / 20)

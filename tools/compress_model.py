@@ -1,0 +1,45 @@
+"""Compress a network for this machine: train, measure, condense, cut, fine-tune, validate, report.
+
+    python tools/compress_model.py tools/recipes/demo.toml
+
+reads a recipe, does what it says and writes runs/<name>/: report.html, summary.json, the device profiles, the pruned
+model (model.onnx, weights.safetensors, recipe.json), the configuration and the environment. A run that is killed goes
+on where it stopped when the same command is started again; a finished one prints its table at once.
+
+Exit code 0: every goal of the recipe was reached. 2: wrong input. 3: a goal was missed; the summary says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from tools.command_line import run
+
+
+def main() -> int:
+    """Parse the arguments, run the recipe and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="a recipe file, such as tools/recipes/demo.toml")
+    parser.add_argument("--output", type=Path, help="the run's folder (default: runs/<name of the recipe>)")
+    parser.add_argument("--restart", action="store_true", help="forget what an earlier run left in the folder")
+    arguments = parser.parse_args()
+
+    from compress.pipeline import compress  # loads torch, which --help can do without
+    from compress.report.comparison import comparison
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    command = shlex.join(["python", *sys.argv])
+    outcome = compress(arguments.recipe, arguments.output, command=command, restart=arguments.restart)
+    print(comparison({outcome.results.name: outcome.results}))
+    for goal in outcome.results.goals:
+        print(f"{'reached' if goal.passed else 'MISSED '}  {goal.what}: {goal.reached} (goal: {goal.goal})")
+    print(f"\nreport: {outcome.folder / 'report.html'}")
+    return 0 if outcome.results.passed else 3
+
+
+if __name__ == "__main__":
+    run(main)
