@@ -188,7 +188,7 @@ def _build(origin: Origin, trusted: Sequence[str]) -> nn.Module:
     module_name, _, name = origin.factory.partition(":")
     if not any(module_name == one or module_name.startswith(f"{one}.") for one in (*TRUSTED, *trusted)):
         raise BadInput(
-            f"the folder's original is built by {origin.factory!r}; pass trusted=({module_name.split('.')[0]!r},) if you "
+            f"the original is built by {origin.factory!r}; pass trusted=({module_name.split('.')[0]!r},) if you "
             "trust it, or use load_network, which runs no code"
         )
     try:

@@ -9,6 +9,7 @@ import onnx
 from onnx import checker, inliner, shape_inference
 
 from compress.graph.fold import fold_constants, lift_constants, remove_unused
+from compress.graph.sequences import unpack_sequences
 from device_profiles.errors import BadInput, UnsupportedModel
 from runtimes.model_file import read_model
 
@@ -43,10 +44,11 @@ def prepare(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] 
     remove_unused(prepared.graph)
     known: dict[str, tuple[int, ...]] = {}
     for _ in range(PASSES):
-        before = len(known), len(prepared.graph.node)
+        before = len(known), [node.op_type for node in prepared.graph.node]
         known = infer_shapes(prepared)
         fold_constants(prepared, known)
-        if before == (len(known), len(prepared.graph.node)):
+        unpack_sequences(prepared.graph, known)
+        if before == (len(known), [node.op_type for node in prepared.graph.node]):
             break
     if not prepared.graph.node:
         raise BadInput("the model computes the same output for every input, so there is nothing to prune; check it")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper
 
 from compress.graph.analyse import analyse
@@ -132,9 +132,19 @@ class _Surgery:
         index = self.graph.network.weights.get(node.input[1])
         tensor = self._tensor(node.input[0])
         axis = _attribute(node, "axis", 0) % len(tensor.shape)
-        if index is not None and index.ndim == 1:
-            index = index.astype(np.int64) % tensor.shape[axis]
-            self._operand(node, 1, self._ranks(tensor, axis, index).tolist())
+        if index is not None and index.ndim < 2:
+            positions = np.atleast_1d(index).astype(np.int64) % tensor.shape[axis]
+            ranks = self._ranks(tensor, axis, positions)
+            self._operand(node, 1, ranks if index.ndim else ranks[0])
+        return [node]
+
+    def gather_nd(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """GatherND along one axis: where the picked positions are now."""
+        index = self.graph.network.weights.get(node.input[1])
+        if index is not None and index.ndim == 2 and index.shape[1] == 1 and not _attribute(node, "batch_dims", 0):
+            tensor = self._tensor(node.input[0])
+            ranks = self._ranks(tensor, 0, index.reshape(-1).astype(np.int64) % tensor.shape[0])
+            self._operand(node, 1, ranks.reshape(-1, 1))
         return [node]
 
     def tile(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -189,7 +199,7 @@ class _Surgery:
         opsets = self.graph.network.model.opset_import
         return int(next(entry.version for entry in opsets if entry.domain in ("", "ai.onnx")))
 
-    def _operand(self, node: onnx.NodeProto, position: int, values: list[int] | tuple[int, ...]) -> None:
+    def _operand(self, node: onnx.NodeProto, position: int, values: ArrayLike) -> None:
         """Give a node an integer operand of its own."""
         name = f"{node.name}.operand{position}"
         self.added.append(numpy_helper.from_array(np.array(values, np.int64), name))
@@ -225,6 +235,7 @@ REWRITES: dict[str, Rewrite] = {
     "ConvTranspose": _Surgery.convolution,
     "Expand": _Surgery.shape_operand,
     "Gather": _Surgery.gather,
+    "GatherND": _Surgery.gather_nd,
     "Pad": _Surgery.pad,
     "Reshape": _Surgery.shape_operand,
     "Resize": _Surgery.resize,

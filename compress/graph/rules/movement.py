@@ -11,8 +11,6 @@ from compress.graph.labels import FROZEN, AxisLabels, IntArray, Labelled
 from compress.graph.rules.regroup import regroup
 from compress.graph.rules.step import Step, freeze_all
 
-INDEXED_TOO_OFTEN = "gathers with an index of several axes"
-
 
 def reshape(step: Step) -> Sequence[Labelled]:
     """Reshape, Flatten, Squeeze, Unsqueeze: the same elements in the same order."""
@@ -96,6 +94,10 @@ def gather(step: Step) -> Sequence[Labelled]:
     index = step.constant(1)
     if index is not None and index.ndim == 1:
         return [take(step, data, axis, index.astype(np.int64) % data.shape[axis], result.shape)]
+    if index is not None and index.ndim == 0:
+        single = tuple(1 if a == axis else size for a, size in enumerate(data.shape))
+        picked = take(step, data, axis, index.reshape(1).astype(np.int64) % data.shape[axis], single)
+        return [regroup(step, picked, result.shape)]
     held = step.hold(data, [axis], "picks single positions")
     added = len(result.shape) - len(data.shape) + 1
 
@@ -106,6 +108,25 @@ def gather(step: Step) -> Sequence[Labelled]:
     indices = step.inputs[1]
     if indices is not None:
         step.trace.freeze_tensor(indices, f"{step.describe()} uses it as an index")
+    return [held.mapped(move, result.shape)]
+
+
+def gather_nd(step: Step) -> Sequence[Labelled]:
+    """Pick by index tuples: along one leading axis it is a Gather; indexed axes keep their sizes otherwise."""
+    data, index, result = step.input(0), step.constant(1), step.outputs[0]
+    batch = int(step.attribute("batch_dims", 0))
+    depth = step.input(1).shape[-1]
+    if index is not None and not batch and index.ndim == 2 and depth == 1:
+        return [take(step, data, 0, index.reshape(-1).astype(np.int64) % data.shape[0], result.shape)]
+    held = step.hold(data, range(batch + depth), "picks single positions")
+    added = len(result.shape) - len(data.shape)
+
+    def move(entry: AxisLabels) -> AxisLabels:
+        rest = entry.labels.shape[batch + depth :]
+        return AxisLabels(entry.axis + added, entry.labels.reshape(*[1] * (len(result.shape) - len(rest)), *rest))
+
+    if step.inputs[1] is not None:
+        step.trace.freeze_tensor(step.inputs[1], f"{step.describe()} uses it as an index")
     return [held.mapped(move, result.shape)]
 
 

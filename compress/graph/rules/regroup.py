@@ -44,7 +44,8 @@ def regroup(step: Step, tensor: Labelled, shape: Sequence[int], prefer: int | No
         labels = _merge(step, entry, block)
         labels = _spread(labels, tensor.shape, shape, blocks)
         crowded = sum(block_of.get(other.axis) == block for other in tensor.axes) > 1
-        key = f"{step.node.name}:{tensor.name}:{number}"
+        place = sum(other.axis == entry.axis for other in tensor.axes[:number])
+        key = f"{step.node.name}:{tensor.name}:{entry.axis}.{place}"
         split = _split(step, AxisLabels(entry.axis, labels), block, _Choice(key, prefer, crowded))
         axes.extend(split)
     return Labelled(tuple(shape), tuple(axes), tensor.name)
@@ -98,34 +99,33 @@ def _spread(labels: IntArray, before: Sequence[int], after: Sequence[int], block
 
 
 def _split(step: Step, entry: AxisLabels, block: Block, choice: _Choice) -> list[AxisLabels]:
-    labels = entry.labels
-    for axis in range(labels.ndim):  # forget axes along which nothing differs
-        first = labels.take([0], axis)
-        if axis not in block.after and labels.shape[axis] == 1:
-            continue
-        if (
-            len(block.after) > 1
-            and axis in block.after
-            and np.array_equal(np.broadcast_to(first, labels.shape), labels)
-        ):
-            labels = first
+    """Decide which of the parts of an axis shrinks."""
+    labels = _without_repeats(entry.labels, block.after) if len(block.after) > 1 else entry.labels
     varying = [axis for axis in block.after if labels.shape[axis] > 1]
-    if not varying:  # one label for all of it, or a pruned network's last channel
-        step.trace.freeze(labels, f"{step.describe()} spreads its only channel")
+    decided = None if step.trace.given is None else step.trace.given.decisions.get(choice.key)
+    if decided is not None and decided not in varying:  # a pruned network with one channel left per row
+        return []
+    if not varying or (choice.crowded and len(varying) > 1):
+        reason = "splits an axis that shrinks for two reasons" if varying else "spreads its only channel"
+        step.trace.freeze(labels, f"{step.describe()} {reason}")
         return []
     if len(varying) == 1:
         return [AxisLabels(varying[0], labels)]
-    if choice.crowded:
-        step.trace.freeze(labels, f"{step.describe()} splits an axis that shrinks for two reasons")
-        return []
     default = choice.prefer if choice.prefer in varying else varying[-1]
     step.trace.alternatives[choice.key] = (tuple(varying), labels.reshape(-1))
     axis = step.trace.decide(choice.key, default)
-    if axis not in varying:
-        return []
     for later in varying:
         if later > axis:
             labels = step.trace.tie(labels, later)
     chosen = AxisLabels(axis, labels)
     step.trace.balance(chosen)
     return [chosen]
+
+
+def _without_repeats(labels: IntArray, axes: Sequence[int]) -> IntArray:
+    """Give axes along which the labels do not differ the size 1."""
+    for axis in axes:
+        first = labels.take([0], axis)
+        if (labels == first).all():
+            labels = first
+    return labels

@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     "Expand": movement.expand,
     "Flatten": movement.reshape,
     "Gather": movement.gather,
+    "GatherND": movement.gather_nd,
     "Gemm": contraction.gemm,
     "GlobalAveragePool": reduction.pooling,
     "GlobalLpPool": reduction.pooling,
