@@ -49,7 +49,8 @@ class Measurement:
                 raise BadInput(f"{name} has {len(samples)} samples, wall_ms {len(self.wall_ms)}; each run gives one")
         if not np.all(np.isfinite(self.samples_ms)) or min(self.samples_ms) < 0 or not 0 < self.scale < np.inf:
             raise BadInput(
-                f"samples (min {min(self.samples_ms)} ms, scale {self.scale}) must be finite and not negative"
+                f"samples_ms (={self.samples_ms!s:.80}) and scale (={self.scale}) must be finite and not negative; "
+                "measure again"
             )
 
     @property

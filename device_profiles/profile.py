@@ -33,10 +33,9 @@ class LayerProfile:
     measurements: Mapping[Widths, Measurement]
 
     def __post_init__(self) -> None:
-        if (self.in_channels, self.out_channels) not in self.measurements:
-            raise BadInput(
-                f"layer {self.name!r} has no measurement at its full width {self.in_channels}x{self.out_channels}"
-            )
+        full = (self.in_channels, self.out_channels)
+        if full not in self.measurements:
+            raise BadInput(f"layer {self.name!r} has no measurement at its full width {full}; measure it there too")
 
     @property
     def full(self) -> Measurement:

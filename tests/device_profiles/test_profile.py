@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from device_profiles.errors import BadInput, ProfileMismatch
+from device_profiles.profile import LayerProfile
+from device_profiles.target import Target
+from tests.device_profiles.example import environment, flat, profile
+
+
+def test_l_of_i_is_the_latency_at_full_width() -> None:
+    latencies = profile().latencies_ms()
+    assert latencies == pytest.approx({"smooth": 0.1 + 64 * 64 / 1000, "stepped": 64 * 4 / 100})
+    assert profile().isolated_sum_ms == pytest.approx(sum(latencies.values()))
+
+
+def test_a_layer_without_its_full_width_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"'a' has no measurement at its full width \(4, 8\)"):
+        LayerProfile("a", "Conv", 4, 8, {(4, 4): flat(1.0)})
+
+
+def test_steps_come_from_the_probes_of_the_same_operator_and_axis() -> None:
+    example = profile()
+    assert (example.step("Conv", "out"), example.step("ConvTranspose", "out")) == (16, 1)
+    assert (example.step("Conv", "in"), example.step("Gemm", "out")) == (1, 1)
+
+
+def test_a_profile_fits_what_it_was_measured_on() -> None:
+    example = profile()
+    unopened = replace(example.target, version="")
+    example.check_matches(target=unopened, environment=environment(), model_sha256="ab" * 32)
+
+
+@pytest.mark.parametrize(
+    ("at_hand", "name"),
+    [
+        ({"target": Target("openvino")}, "runtime"),
+        ({"target": Target("onnxruntime", device="cuda")}, "device"),
+        ({"target": Target("onnxruntime", precision="bf16")}, "precision"),
+        ({"target": Target("onnxruntime", threads=2)}, "threads"),
+        ({"target": Target("onnxruntime", batch=2)}, "batch"),
+        ({"target": Target("onnxruntime", version="1.0")}, "version"),
+        ({"environment": environment("Other CPU")}, "machine"),
+        ({"model_sha256": "cd" * 32}, "model"),
+    ],
+)
+def test_a_profile_of_something_else_is_refused_unless_allowed_by_name(at_hand: dict[str, Any], name: str) -> None:
+    with pytest.raises(ProfileMismatch, match=rf"does not fit: {name} is .*allow {name} by name"):
+        profile().check_matches(**at_hand)
+    profile().check_matches(**at_hand, allow=[name])
+
+
+def test_a_mismatch_names_all_that_differs() -> None:
+    with pytest.raises(
+        ProfileMismatch, match="runtime is onnxruntime, here it is openvino; model is .*allow runtime, model"
+    ):
+        profile().check_matches(target=Target("openvino"), model_sha256="cd" * 32)
+
+
+def test_load_and_clock_do_not_make_another_machine() -> None:
+    busy = replace(environment(), load=9.0, clock_mhz=800.0, variables={}, versions={})
+    assert busy.fingerprint == environment().fingerprint
+    assert environment("Other CPU").fingerprint != environment().fingerprint
