@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from compress.graph.fold import fold_constants, remove_unused
 from compress.graph.network import Network
+from compress.surgery import plain
 from device_profiles.errors import UnsupportedModel
 
 OPSET = 20
@@ -40,6 +41,7 @@ def export_module(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Netw
         UnsupportedModel: torch cannot export the module, or not in the opset this toolkit reads.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    module = plain(module)
     modes = {one: one.training for one in module.modules()}
     module.eval()
     try:

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from compress.graph.channels import Layer
-from compress.graph.count import macs, parameters
+from compress.graph.count import macs
 from compress.job import NARROW, Job
 from compress.methods import decig
 from compress.report.results import (
@@ -104,7 +104,7 @@ def _network(job: Job, key: str) -> NetworkResult:
     return NetworkResult(
         key=key,
         label=label,
-        parameters=parameters(network),
+        parameters=sum(parameter.numel() for parameter in job.candidates[key].module.parameters()),
         macs=macs(network),
         onnx_bytes=len(to_bytes(network.model)),
         steps_trained=steps,

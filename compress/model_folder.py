@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from compress.graph.channels import Keep
 from compress.graph.network import Network
-from compress.surgery import mend_attributes_
+from compress.surgery import mend_attributes_, named_tensors
 from device_profiles.errors import BadInput
 from device_profiles.store import write_whole
 from runtimes.model_file import to_bytes
@@ -89,7 +89,7 @@ def save_folder(path: Path, module: nn.Module, network: Network, keep: Keep, ori
     Raises:
         BadInput: The origin cannot be written as JSON, or the folder cannot be written.
     """
-    tensors = _tensors(module)
+    tensors = named_tensors(module)
     channels_last = any(_is_channels_last(tensor) for tensor in tensors.values())
     files = {
         MODEL: to_bytes(network.model),
@@ -211,7 +211,7 @@ def _build(origin: Origin, trusted: Sequence[str]) -> nn.Module:
 
 
 def _load_(module: nn.Module, tensors: Mapping[str, Tensor], factory: str) -> None:
-    own = _tensors(module)
+    own = named_tensors(module)
     if own.keys() != tensors.keys():
         odd = sorted(own.keys() ^ tensors.keys())[0]
         raise BadInput(f"{factory!r} now builds another network (tensor {odd!r} differs); use load_network")
@@ -221,11 +221,6 @@ def _load_(module: nn.Module, tensors: Mapping[str, Tensor], factory: str) -> No
         tensor.data = tensors[name].clone()
     for part in module.modules():
         mend_attributes_(part)
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer once, those included that a state dict leaves out."""
-    return dict(module.named_parameters()) | dict(module.named_buffers())
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

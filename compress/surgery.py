@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,8 +12,11 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from compress.graph.channels import ChannelGraph, Keep
+from compress.graph.fold import FOLDED, folded_name
+from compress.graph.labels import BoolArray, Labelled
 from compress.graph.network import Network
 from compress.graph.proof import TOLERANCE, random_feeds, run
 from compress.graph.surgery import prune, remove_channels
@@ -24,13 +29,14 @@ SIZES: dict[type[nn.Module], tuple[str, ...]] = {  # the attributes that repeat 
     nn.GroupNorm: ("num_channels",),
     nn.PReLU: ("num_parameters",),
 }
+RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ZeroDivisionError, KeyError)
 
 
 def prune_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, prove: bool = True) -> nn.Module:
     """Return a smaller copy of a module.
 
     Parameters and buffers are sliced by their names in the network, and the attributes that repeat their sizes
-    (`in_channels`, `num_features`, `groups`, ...) are mended.
+    (`in_channels`, `num_features`, `groups`, ...) are mended. Parametrised weights become plain ones.
 
     Args:
         module: The module that `graph.network` was exported from; its weights may have been trained since.
@@ -40,26 +46,45 @@ def prune_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, prove: b
 
     Raises:
         BadInput: `keep` does not fit the graph, or the module is not the one that was exported.
-        ParityFailed: The pruned module computes something else than the pruned network.
+        ParityFailed: The pruned module computes something else than the pruned network;
+            `compress.rigid.prune_where_flexible` finds out which channels its code does not let go.
     """
-    _check_same(module, graph.network)
-    pruned_network = prune(graph.network, keep) if prove else remove_channels(graph, keep)
-    pruned = copy.deepcopy(module)
-    alive = graph.alive(keep)
-    for name, tensor in _named_tensors(pruned).items():
-        labelled = graph.execution.tensors.get(name)
-        if labelled is None or not labelled.axes:
-            continue
-        data = labelled.take(tensor.detach().cpu().numpy(), alive)
-        if data.shape != tuple(tensor.shape):
-            tensor.data = torch.from_numpy(np.ascontiguousarray(data)).to(tensor)
-            if tensor.grad is not None:
-                tensor.grad = None
-    for part in pruned.modules():
-        mend_attributes_(part)
+    pruned = _sliced(module, graph, keep)
     if prove:
-        _compare(pruned, pruned_network)
+        network = prune(graph.network, keep)
+        reason = _difference(pruned, network)
+        if reason is not None:
+            raise ParityFailed(
+                f"{type(module).__name__} {reason} once it is pruned; its code computes with sizes of its own, so use "
+                "compress.rigid.prune_where_flexible, or prune the exported network in place of the module"
+            )
     return pruned
+
+
+def disagreement(module: nn.Module, graph: ChannelGraph, keep: Keep) -> str | None:
+    """Tell how a pruned module would differ from the pruned network; None if it would not."""
+    return _difference(_sliced(module, graph, keep), remove_channels(graph, keep))
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """Return a copy with parametrised weights (weight_norm, spectral_norm) computed once; a module without any as is."""
+    if not any(parametrize.is_parametrized(part) for part in module.modules()):
+        return module
+    modes = {name: part.training for name, part in module.named_modules()}
+    copied = copy.deepcopy(module).eval()  # spectral_norm would take another step in training mode
+    for part in list(copied.modules()):
+        if parametrize.is_parametrized(part):
+            assert isinstance(part.parametrizations, nn.ModuleDict)
+            for name in list(part.parametrizations):
+                parametrize.remove_parametrizations(part, name)
+    for name, part in copied.named_modules():
+        part.training = modes.get(name, part.training)
+    return copied
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer once, under the name torch gives it first."""
+    return dict(module.named_parameters()) | dict(module.named_buffers())
 
 
 def mend_attributes_(module: nn.Module) -> None:
@@ -74,71 +99,19 @@ def mend_attributes_(module: nn.Module) -> None:
         if isinstance(module, kind):
             for name, size in zip(names, weight.shape, strict=False):
                 setattr(module, name, size)
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         module.normalized_shape = tuple(weight.shape)
-
-
-def _mend_convolution_(module: nn.modules.conv._ConvNd, shape: torch.Size) -> None:
-    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    if module.groups > 1 and module.in_channels == module.groups:  # depthwise: groups go with their channels
-        module.groups = shape[0] if transposed else shape[0] * module.groups // module.out_channels
-    module.in_channels = shape[0] if transposed else shape[1] * module.groups
-    module.out_channels = shape[1] * module.groups if transposed else shape[0]
-
-
-def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer once, under the name torch gives it first."""
-    return dict(module.named_parameters()) | dict(module.named_buffers())
-
-
-def _check_same(module: nn.Module, network: Network) -> None:
-    tensors = _named_tensors(module)
-    shared = tensors.keys() & network.weights.keys()
-    if not shared:
-        raise BadInput(f"{type(module).__name__} shares no weight's name with the network; export this module")
-    for name in sorted(shared):
-        if tuple(tensors[name].shape) != network.weights[name].shape:
-            raise BadInput(
-                f"{name!r} is {tuple(tensors[name].shape)} in {type(module).__name__} and "
-                f"{network.weights[name].shape} in the network; export this module again"
-            )
-
-
-def _compare(pruned: nn.Module, pruned_network: Network) -> None:
-    """Run the pruned module and the pruned network, with the module's own weights in it, on one input."""
-    feeds = random_feeds(pruned_network)
-    wanted = run(with_weights(pruned_network, _named_tensors(pruned)).model, feeds)
-    modes = {part: part.training for part in pruned.modules()}
-    pruned.eval()
-    device = next(iter(_named_tensors(pruned).values())).device
-    try:
-        with torch.no_grad():
-            result = pruned(*(torch.from_numpy(feed).to(device) for feed in feeds.values()))
-    except (RuntimeError, ValueError, TypeError, IndexError) as err:
-        raise ParityFailed(
-            f"{type(pruned).__name__} does not run once it is pruned ({str(err).splitlines()[0][:200]}); its code "
-            "computes with sizes of its own, so prune the exported network in place of the module"
-        ) from err
-    finally:
-        for part, training in modes.items():
-            part.training = training
-    for (name, one), two in zip(wanted.items(), _flat(result), strict=True):
-        spread = float(one.max() - one.min()) or 1.0
-        error = float(np.abs(one - two.cpu().numpy()).max()) / spread if one.shape == tuple(two.shape) else np.inf
-        if not error <= TOLERANCE:
-            raise ParityFailed(
-                f"output {name!r} of the pruned {type(pruned).__name__} differs from the pruned network by {error:.1e} "
-                f"of its spread (allowed: {TOLERANCE:.0e}); its code computes with sizes of its own, so prune the "
-                "exported network in place of the module"
-            )
 
 
 def with_weights(network: Network, tensors: Mapping[str, Tensor]) -> Network:
     """Return the network with the weights that a module has now under the same names.
 
     Raises:
-        BadInput: A weight has another shape.
+        BadInput: A weight has another shape, or the network holds weights that were computed from others.
     """
+    stale = [name for name in tensors if folded_name(name) in network.weights]
+    if stale:
+        raise BadInput(f"the network holds what was computed from {stale[0]!r} on export; export the module again")
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     for initializer in model.graph.initializer:
@@ -150,11 +123,112 @@ def with_weights(network: Network, tensors: Mapping[str, Tensor]) -> Network:
     return Network(model)
 
 
+def _sliced(module: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    alive = graph.alive(keep)
+    pruned = copy.deepcopy(plain(module))
+    _check_same(pruned, graph.network)
+    for name, tensor in named_tensors(pruned).items():
+        labelled = _labels_of(name, graph)
+        if labelled is not None and labelled.axes:
+            _slice_(tensor, labelled, alive)
+    for part in pruned.modules():
+        mend_attributes_(part)
+    _mend_unweighted_(pruned, graph.network)
+    return pruned
+
+
+def _labels_of(name: str, graph: ChannelGraph) -> Labelled | None:
+    """Find a tensor's labels; a weight that the network holds standardised is sliced like the standardised one."""
+    tensors, weights = graph.execution.tensors, graph.network.weights
+    return next((tensors[known] for known in (name, folded_name(name)) if known in weights), None)
+
+
+def _slice_(tensor: Tensor, labelled: Labelled, alive: BoolArray) -> None:
+    data = labelled.take(tensor.detach().cpu().numpy(), alive)
+    if data.shape != tuple(tensor.shape):
+        tensor.data = torch.from_numpy(np.ascontiguousarray(data)).to(tensor)
+        tensor.grad = None
+
+
+def _mend_convolution_(module: nn.modules.conv._ConvNd, shape: torch.Size) -> None:
+    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    if module.groups > 1 and module.in_channels == module.groups:  # depthwise: groups go with their channels
+        module.groups = shape[0] if transposed else shape[0] * module.groups // module.out_channels
+    module.in_channels = shape[0] if transposed else shape[1] * module.groups
+    module.out_channels = shape[1] * module.groups if transposed else shape[0]
+
+
+def _mend_unweighted_(module: nn.Module, network: Network) -> None:
+    """Mend normalisations without weights, whose sizes show only when the module runs, in place."""
+
+    def mend(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(part, nn.LayerNorm | nn.RMSNorm):
+            part.normalized_shape = tuple(inputs[0].shape[-len(part.normalized_shape) :])
+        else:
+            part.num_features = inputs[0].shape[1]
+
+    kinds = (nn.LayerNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+    unweighted = [p for p in module.modules() if isinstance(p, kinds) and not named_tensors(p)]
+    hooks = [part.register_forward_pre_hook(mend) for part in unweighted]
+    if hooks:
+        with contextlib.suppress(*RUN_ERRORS):  # a module that cannot run is found out by the comparison
+            _run(module, network)
+    for hook in hooks:
+        hook.remove()
+
+
+def _check_same(module: nn.Module, network: Network) -> None:
+    tensors = named_tensors(module)
+    shared = tensors.keys() & network.weights.keys()
+    if not shared:
+        raise BadInput(f"{type(module).__name__} shares no weight's name with the network; export this module")
+    for name in sorted(shared):
+        if tuple(tensors[name].shape) != network.weights[name].shape:
+            raise BadInput(
+                f"{name!r} is {tuple(tensors[name].shape)} in {type(module).__name__} and "
+                f"{network.weights[name].shape} in the network; export this module again"
+            )
+
+
+def _difference(pruned: nn.Module, network: Network) -> str | None:
+    """Run the pruned module and the pruned network, with the module's own weights in it, on one input."""
+    computed = any(name.endswith(FOLDED) for name in network.weights)
+    current = network if computed else with_weights(network, named_tensors(pruned))
+    wanted = run(current.model, random_feeds(network))
+    try:
+        results = _run(pruned, network)
+    except RUN_ERRORS as err:
+        return f"does not run ({(str(err) or type(err).__name__).splitlines()[0][:120]})"
+    for (name, one), two in zip(wanted.items(), results, strict=True):
+        if one.shape != tuple(two.shape):
+            return f"makes output {name!r} of shape {tuple(two.shape)} in place of {one.shape}"
+        spread = float(one.max() - one.min()) or 1.0
+        error = float(np.abs(one - two.cpu().numpy()).max()) / spread
+        if not error <= TOLERANCE:
+            return f"computes output {name!r} {error:.1e} of its spread away from the pruned network"
+    return None
+
+
+def _run(module: nn.Module, network: Network) -> list[Tensor]:
+    """Run a module in eval mode on the random input of the proof."""
+    modes = {part: part.training for part in module.modules()}
+    device = next(iter(named_tensors(module).values())).device
+    feeds = [torch.from_numpy(feed).to(device) for feed in random_feeds(network).values()]
+    module.eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _flat(module(*feeds))
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 def _flat(result: object) -> list[Tensor]:
     if isinstance(result, Tensor):
         return [result]
     if isinstance(result, Mapping):
         return [tensor for value in result.values() for tensor in _flat(value)]
-    if isinstance(result, (tuple, list)):
+    if isinstance(result, tuple | list):
         return [tensor for value in result for tensor in _flat(value)]
     return []

@@ -24,6 +24,7 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 FLOATS = frozenset(
     (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 )
+FOLDED = ".folded.weight"  # ends the name of a weight that was computed from another one
 # A folded tensor larger than this and than twice what it is computed from would blow up the file; it stays computed.
 LARGEST_FOLDED_ELEMENTS = 1 << 18
 
@@ -53,6 +54,7 @@ def fold_constants(model: onnx.ModelProto, shapes: Shapes, *, keep_weights: bool
     computed = [node for node in constants if node.output[0] not in moved]
     wanted = _read_outside(graph, computed)
     values = _evaluate(model, constants, wanted)
+    values = _name_after_weights(graph, constants, values)
     removed = {node.output[0] for node in computed}
     nodes = [node for node in graph.node if node.output[0] not in removed]
     del graph.node[:]
@@ -169,6 +171,36 @@ def _constant_nodes(graph: onnx.GraphProto, shapes: Shapes) -> list[onnx.NodePro
         known |= sizes
         found.append(node)
     return found
+
+
+def folded_name(name: str) -> str:
+    """Name the weight that was computed from a weight.
+
+    Example:
+        >>> folded_name("stem.conv.weight")
+        'stem.conv.folded.weight'
+    """
+    return name.removesuffix(".weight") + FOLDED
+
+
+def _name_after_weights(
+    graph: onnx.GraphProto, constants: list[onnx.NodeProto], values: dict[str, Array]
+) -> dict[str, Array]:
+    """Name what is computed from one weight and has its shape (a standardised weight, say) after it, in place."""
+    shapes = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type in FLOATS and t.name.endswith(".weight")}
+    sources: dict[str, set[str]] = {name: {name} for name in shapes}
+    for node in constants:
+        found = set().union(*(sources.get(name, set()) for name in node.input))
+        sources.update(dict.fromkeys(node.output, found))
+    renamed: dict[str, str] = {}
+    for name, value in values.items():
+        alike = [source for source in sources.get(name, ()) if shapes[source] == value.shape and value.ndim > 1]
+        if len(alike) == 1 and folded_name(alike[0]) not in {*shapes, *renamed.values()}:
+            renamed[name] = folded_name(alike[0])
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = renamed.get(name, name)
+    return {renamed.get(name, name): value for name, value in values.items()}
 
 
 def _absorb_transposes(graph: onnx.GraphProto) -> None:

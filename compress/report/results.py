@@ -155,10 +155,10 @@ class LayerResult:
 
     @property
     def cut_by(self) -> Literal["hinge", "threshold", "nothing"]:
-        """What decided the width: the layer's own hinge, the threshold steered to the target, or nothing was cut."""
+        """What decided the width: the layer's own hinge (rounded up), a threshold steered to the target, or nothing."""
         if self.width_after == self.width_before:
             return "nothing"
-        return "hinge" if self.hinge == self.width_after else "threshold"
+        return "hinge" if self.hinge is not None and self.width_after >= self.hinge else "threshold"
 
 
 @dataclass(frozen=True, config=_STRICT)
