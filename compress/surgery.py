@@ -67,18 +67,24 @@ def disagreement(module: nn.Module, graph: ChannelGraph, keep: Keep) -> str | No
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """Return a copy with parametrised weights (weight_norm, spectral_norm) computed once; a module without any as is."""
+    """Return a module whose weights are stored as they are used, without weight_norm or spectral_norm.
+
+    Returns:
+        A copy, or the module itself if it has no parametrised weights.
+    """
     if not any(parametrize.is_parametrized(part) for part in module.modules()):
         return module
-    modes = {name: part.training for name, part in module.named_modules()}
-    copied = copy.deepcopy(module).eval()  # spectral_norm would take another step in training mode
+    copied = copy.deepcopy(module)
     for part in list(copied.modules()):
         if parametrize.is_parametrized(part):
-            assert isinstance(part.parametrizations, nn.ModuleDict)
-            for name in list(part.parametrizations):
-                parametrize.remove_parametrizations(part, name)
-    for name, part in copied.named_modules():
-        part.training = modes.get(name, part.training)
+            training = part.training
+            part.eval()  # spectral_norm would take another step in training mode
+            values = {name: getattr(part, name).detach().clone() for name in part.parametrizations}
+            del part.parametrizations
+            part.__class__ = type(part).__bases__[0]  # torch makes the parametrised class from the module's own
+            for name, value in values.items():
+                part.register_parameter(name, nn.Parameter(value))
+            part.train(training)
     return copied
 
 

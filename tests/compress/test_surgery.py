@@ -79,7 +79,7 @@ class Literal(nn.Module):
 def test_code_with_a_literal_width_fails_the_comparison() -> None:
     module = Literal()
     graph = analyse(export_module(module, torch.randn(1, 3, 4, 4)))
-    with pytest.raises(ParityFailed, match=r"Literal does not run \(.*\) once it is pruned; .* prune_where_flexible"):
+    with pytest.raises(ParityFailed, match=r"Literal does not run \(.*\) once it is pruned; .*prune_where_flexible"):
         prune_module(module, graph, {"one": np.arange(4)})
 
 
