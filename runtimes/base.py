@@ -41,13 +41,15 @@ class Session(Protocol):
 
         Raises:
             BadInput: The feeds are not the model's inputs, or have another shape or element type.
+            UnsupportedModel: The runtime finds out only now that it cannot run the model.
         """
 
     def prepare(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
-        """Put the feeds in place and return the call to time: one whole inference, no copies in Python.
+        """Put the feeds in place, run once, and return the call to time: one whole inference, no copies in Python.
 
         Raises:
             BadInput: As for `run`.
+            UnsupportedModel: As for `run`.
         """
 
     def close(self) -> None:

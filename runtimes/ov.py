@@ -40,7 +40,11 @@ class OpenVinoSession:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return every output."""
-        results = self._request.infer(check_feeds(feeds, self.inputs, self.dtypes), share_inputs=True)
+        feeds = check_feeds(feeds, self.inputs, self.dtypes)
+        try:
+            results = self._request.infer(feeds, share_inputs=True)
+        except RuntimeError as err:
+            raise _refusal("run", err) from err
         return {name: np.array(results[i]) for i, name in enumerate(self.outputs)}
 
     def prepare(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
@@ -48,6 +52,10 @@ class OpenVinoSession:
         request = self._compiled.create_infer_request()
         for name, array in check_feeds(feeds, self.inputs, self.dtypes).items():
             request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        try:
+            request.infer()
+        except RuntimeError as err:
+            raise _refusal("run", err) from err
         return lambda: request.infer(share_outputs=True)
 
     def close(self) -> None:
@@ -95,9 +103,7 @@ def open_session(model: onnx.ModelProto | Path, target: Target) -> OpenVinoSessi
         read = _core().read_model(str(model) if isinstance(model, Path) else to_bytes(model))
         compiled = _core().compile_model(read, target.device.upper(), _options(target))
     except RuntimeError as err:
-        raise UnsupportedModel(
-            f"OpenVINO {VERSION} cannot load the model: {_reason(err)}; change what it names, or update it"
-        ) from err
+        raise _refusal("load", err) from err
     effective = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if effective != target.precision:
         raise RuntimeUnavailable(
@@ -124,8 +130,9 @@ def _options(target: Target) -> dict[str, str | int | bool]:
     return options
 
 
-def _reason(err: RuntimeError) -> str:
-    """The lines that say what is wrong, without source locations and advice to developers."""
+def _refusal(verb: str, err: RuntimeError) -> UnsupportedModel:
+    """Keep of an error the lines that say what is wrong, without source locations and advice to developers."""
     lines = [line.strip(" -") for line in str(err).splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("No conversion rule", "While validating", "Conv"))]
-    return " ".join(telling or lines[-1:])[:300]
+    reason = " ".join(telling or lines[-1:])[:300]
+    return UnsupportedModel(f"OpenVINO {VERSION} cannot {verb} the model: {reason}; change what it names, or update it")

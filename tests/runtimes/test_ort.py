@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from device_profiles.errors import RuntimeUnavailable, UnsupportedModel
+from device_profiles.target import Target
+from runtimes import ort
+from runtimes.base import open_session
+from tests.runtimes.networks import conv, network, node
+
+
+def test_a_device_that_does_not_start_is_no_reason_to_use_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FallenBack:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    with pytest.raises(RuntimeUnavailable, match=r"device \(='cuda'\) could not be started"):
+        open_session(conv(), Target("onnxruntime", device="cuda"))
+
+
+def test_inputs_of_an_unusual_type_are_refused() -> None:
+    model = network([node("Identity", "x", "y")], {})
+    text = helper.make_tensor_type_proto(TensorProto.STRING, [1])
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.CopyFrom(text)
+    onnx.checker.check_model(model)
+    with pytest.raises(UnsupportedModel, match=r"of type tensor\(string\); supported are tensor\(float\)"):
+        open_session(model, Target("onnxruntime"))
+
+
+def test_waiting_threads_do_not_take_cores_from_the_session_that_is_timed() -> None:
+    options = ort._options(Target("onnxruntime", threads=2))
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
