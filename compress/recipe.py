@@ -108,9 +108,10 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")
+    problem = min(error.errors(), key=lambda each: each["type"] not in unknown)  # a misspelt key is also a missing one
     key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if problem["type"] in unknown:
         return f"unknown key {key!r}; {_allowed_keys(problem['loc'][:-1])}"
     if problem["type"] in ("missing", "missing_argument"):
         return f"the key {key!r} is missing; add it"

@@ -44,6 +44,8 @@ class RunFolder:
                 f"{path} holds a run with another recipe or version; add --restart to replace it, or name another "
                 "folder with --output"
             )
+        for part in path.rglob(".*.part"):  # what a killed run was writing; nobody reads it
+            part.unlink()
         write_whole(path / CONFIG, text)
 
     def checkpoint(self, name: str) -> Path:

@@ -108,29 +108,25 @@ def steer_to_goal(
     Raises:
         BudgetInfeasible: Even setting 1 is measured slower than the goal.
     """
-    seen: dict[float, Steered] = {}
+    seen: list[Steered] = []
 
     def try_at(setting: float) -> Steered:
         keep = keep_at(setting)
-        same = next((tried for tried in seen.values() if _equal(tried.keep, keep)), None)
-        speedup = same.speedup if same else measure(keep)
-        seen[setting] = Steered(keep, setting, speedup, len(seen) + 1)
-        return seen[setting]
+        same = next((tried for tried in seen if _equal(tried.keep, keep)), None)
+        seen.append(Steered(keep, setting, same.speedup if same else measure(keep), len(seen) + 1))
+        return seen[-1]
 
-    low, high = 0.0, 1.0
-    tried = try_at(low)
-    if tried.speedup >= 1:
-        return tried
-    for _ in range(MEASUREMENTS):
-        aim = (1 + TOLERANCE / 2) * predict(tried.keep) / tried.speedup  # what the prediction says where 1 is measured
-        setting = _first(lambda x, aim=aim: predict(keep_at(x)) >= aim, low, high)
-        if setting in seen:
-            break
+    slow, fast = try_at(0.0), None
+    if slow.speedup >= 1:
+        return slow
+    for _ in range(MEASUREMENTS - 1):
+        aim = _prediction_at_goal(predict, slow, fast)
+        setting = _first(lambda x, aim=aim: predict(keep_at(x)) >= aim, slow.setting, fast.setting if fast else 1.0)
         tried = try_at(setting)
         if 1 <= tried.speedup <= 1 + 2 * TOLERANCE:
             return tried
-        low, high = (low, setting) if tried.speedup > 1 else (setting, high)
-    fast_enough = [each for each in seen.values() if each.speedup >= 1]
+        slow, fast = (slow, tried) if tried.speedup > 1 else (tried, fast)
+    fast_enough = [each for each in seen if each.speedup >= 1]
     if fast_enough:
         return min(fast_enough, key=lambda each: each.speedup)
     fastest = try_at(1.0)
@@ -140,6 +136,16 @@ def steer_to_goal(
             "as fast as it should be; ask for less, or start from a wider network"
         )
     return fastest
+
+
+def _prediction_at_goal(predict: Callable[[Keep], float], slow: Steered, fast: Steered | None) -> float:
+    """Say what is predicted where the goal will be measured, from what was measured below and above it."""
+    wanted, below = math.log1p(TOLERANCE), math.log(slow.speedup)
+    predicted = math.log(predict(slow.keep))
+    if fast is None:
+        return math.exp(predicted + wanted - below)
+    above = math.log(fast.speedup)
+    return math.exp(predicted + (math.log(predict(fast.keep)) - predicted) * (wanted - below) / (above - below))
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float) -> float:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -26,13 +26,15 @@ from compress.scores import Producer, folded_norm, named_tensors, producers, set
 
 SOURCE = "Shah and Bharaj, BMVC 2022, arXiv 2203.10363"
 STEER_EVERY = 10  # steps
-ALIVE = 0.1  # of the mean norm at the start: channels above it count as kept while lambda is steered
+ALIVE = (
+    0.05  # of the mean norm at the start: channels above it count as kept while lambda is steered; hinges form near it
+)
 SLOWER, FASTER = 0.8, 1.15  # lambda's change at most; an uncapped controller ran away to 5e4
 LARGEST = 1.0  # beyond, the network dies: norms cannot follow lambda faster than the learning rate
 ARRIVAL = 0.9  # share of the steps after which the schedule asks for the whole speedup
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Decig:
     """Settings of stage I.
 

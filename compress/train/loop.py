@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ LOOK_SAMPLES = 32  # on how much of the held-out data
 LOG_EVERY = 10
 
 
-@validated(frozen=True)
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Training:
     """How to train.
 

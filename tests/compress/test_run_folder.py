@@ -52,3 +52,11 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(BadInput, match="is a file; name a folder"):
         RunFolder(tmp_path / "run", {})
+
+
+def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
+    folder = RunFolder(tmp_path / "run", {})
+    folder.once("step", lambda: 1)
+    (tmp_path / "run" / "work" / ".step.json.123.part").write_text("{")
+    RunFolder(tmp_path / "run", {})
+    assert sorted(path.name for path in (tmp_path / "run" / "work").iterdir()) == ["step.json"]

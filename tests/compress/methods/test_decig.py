@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +56,14 @@ def task():
     return SceneTranslation(512, 128, size=SIZE, seed=3)
 
 
+@functools.cache
+def graph_of_small_unet():
+    return analyse(export_module(UNet(16, depth=4), torch.zeros(1, 3, SIZE, SIZE)))
+
+
 def small_unet():
     torch.manual_seed(0)
-    module = UNet(16, depth=4)
-    return module, analyse(export_module(module, torch.zeros(1, 3, SIZE, SIZE)))
+    return UNet(16, depth=4), graph_of_small_unet()
 
 
 def condensed(task: SceneTranslation, latencies_ms: dict[str, float]) -> Condensed:
@@ -108,8 +113,8 @@ def test_the_penalty_without_folded_normalisation_forms_no_hinge(task, monkeypat
     monkeypatch.setattr("compress.scores.folded_norm", raw_norm)
     monkeypatch.setattr("compress.methods.decig.folded_norm", raw_norm)
     raw = condensed(task, {})
-    normalised = [layer.out_set for layer in raw.graph.layers if layer.norm is not None]
-    assert max(find_hinge(raw.norms[name], 1.0).gap for name in normalised) < 3
+    removed = sum(len(values) - len(raw.keep()[name]) for name, values in raw.norms.items())
+    assert removed <= 0.02 * sum(len(values) for values in raw.norms.values())
 
 
 @pytest.mark.parametrize("ranking", ["uniform", "linear"])
