@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from compress.report import captions, channel_figures, latency_figures, training_figures, wording
+from compress.report import captions, channel_figures, latency_figures, training_figures, width_figures, wording
 from compress.report.pictures import Images, gallery
 from compress.report.results import LayerResult, NetworkResult, Results
 from compress.report.store import load_results, load_samples
@@ -188,7 +188,7 @@ def staircase_panels(layers: Sequence[LayerResult], profiles: Sequence[DevicePro
     """Return l(i) by width for every layer that was measured at several widths."""
     panels = []
     for layer in layers:
-        figure = latency_figures.latency_by_width(layer, profiles)
+        figure = width_figures.latency_by_width(layer, profiles)
         if figure is not None:
             panels.append(Panel(layer.name, f"kept {layer.width_after} of {layer.width_before}", figure))
     return panels

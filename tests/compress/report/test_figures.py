@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from markupsafe import Markup
 
-from compress.report import channel_figures, latency_figures, training_figures
+from compress.report import channel_figures, latency_figures, training_figures, width_figures
 from compress.report.results import LayerLatency, LayerResult, Results
 from compress.report.svg import Canvas, Scale, round_step, span, tick_text
 from tests.compress.report.example import example_profiles, example_results
@@ -18,7 +18,7 @@ HOSTILE = 'conv"><script>&'
 
 FIGURES: dict[str, Callable[[Results], Markup | None]] = {
     "layer_latency": lambda r: latency_figures.layer_latency(r.layers, "openvino-cpu"),
-    "latency_by_width": lambda r: latency_figures.latency_by_width(r.layers[4], example_profiles()),
+    "latency_by_width": lambda r: width_figures.latency_by_width(r.layers[4], example_profiles()),
     "quality_against_latency": lambda r: latency_figures.quality_against_latency(r.networks, r.targets[0], r.metric),
     "network_shape": lambda r: channel_figures.network_shape(r.layers),
     "sorted_curve": lambda r: channel_figures.sorted_curve(r.layers[4]),
@@ -86,7 +86,7 @@ def test_layer_latency_leaves_out_layers_that_were_not_timed() -> None:
 
 
 def test_latency_by_width_draws_each_target_and_narrower_inputs_thinly() -> None:
-    found = styles(latency_figures.latency_by_width(RESULTS.layers[4], example_profiles()))
+    found = styles(width_figures.latency_by_width(RESULTS.layers[4], example_profiles()))
     assert "line target-0" in found
     assert "line target-1" in found
     assert "thin" in found
@@ -98,8 +98,8 @@ def test_latency_by_width_needs_three_widths() -> None:
     first = profile.layers[0]
     full = {(3, 32): first.full}
     few = dataclasses.replace(profile, layers=(dataclasses.replace(first, measurements=full),))
-    assert latency_figures.latency_by_width(RESULTS.layers[0], [few]) is None
-    assert latency_figures.latency_by_width(RESULTS.layers[1], [few]) is None
+    assert width_figures.latency_by_width(RESULTS.layers[0], [few]) is None
+    assert width_figures.latency_by_width(RESULTS.layers[1], [few]) is None
 
 
 def test_quality_against_latency_draws_the_baseline_and_tells_networks_apart_by_shape() -> None:
