@@ -62,7 +62,10 @@ class Job:
 
 def plan(subgraphs: Sequence[Subgraph]) -> list[Job]:
     """List all that a profile measures of a network's layers, the full widths first."""
-    jobs = list({job.name: job for job in _grid(subgraphs)}.values())
+    grid: dict[str, Job] = {}
+    for job in _grid(subgraphs):
+        grid.setdefault(job.name, job)  # a narrow layer has the same widths in several turns; the widest one counts
+    jobs = list(grid.values())
     for op in sorted({subgraph.layer.op for subgraph in subgraphs}):
         able = [s for s in subgraphs if s.layer.op == op and s.layer.groups == 1]
         for subgraph in sorted(able, key=lambda s: s.macs, reverse=True)[:PROBED_LAYERS]:

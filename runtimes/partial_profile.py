@@ -43,7 +43,7 @@ class PartialProfile:
                     {name: from_json(Measurement, item, name) for name, item in sitting.items()}
                     for sitting in document["sittings"]
                 ]
-        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             pass  # absent or damaged: nothing is lost but the time to measure again
         return []
 

@@ -141,6 +141,7 @@ def _measure(
     lists = sittings(jobs, RESIDENT_BYTES, macs / max(1, config.budget_s / SITTING_S))
     reference = sorted((job for job in lists[0] if job.turn == jobs[0].turn), key=lambda job: job.macs)
     done = partial.read()
+    partial.write(done)  # a place that cannot be written is found out now, not after the measuring
     with progress_bar(config.budget_s, f"measure {target.name}", "s") as bar:
         for i in range(len(done), len(lists)):
             models = {job.name: (job.turn, job.model) for job in lists[i]}
