@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,7 @@ def load_model(reference: str, shapes: Sequence[Shape], batch: int, seed: int) -
                 f"model (={reference!r}) needs its input's shape; add one --input 1x3x128x128 for each input"
             )
         factory, arguments = reference, {}
+        sys.path.append(os.getcwd())  # as `python -m` does; a script has its own folder there instead
     else:
         bundled = find(reference)
         factory, arguments, shapes = bundled.factory, bundled.arguments, shapes or bundled.input_shapes

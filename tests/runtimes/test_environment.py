@@ -7,7 +7,7 @@ import pytest
 from runtimes.environment import read_environment
 
 FILES = {
-    "proc/cpuinfo": "model name\t: Example CPU\ncpu MHz\t: 2600.5\nflags\t: fpu avx2 smep fma sme2\n\nmodel name\t: B\n",
+    "proc/cpuinfo": "model name\t: Example CPU\ncpu MHz\t: 2600.5\nflags\t: fpu avx2 smep fma sme2\n\nmodel name: B\n",
     "sys/devices/system/cpu/smt/active": "1\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "3100000\n",

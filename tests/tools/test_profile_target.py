@@ -21,6 +21,7 @@ QUICK = ["--budget-s", "0.01"]
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # callables are looked for in the folder too
 
 
 def saved(name: str = "net.onnx") -> str:
@@ -64,14 +65,9 @@ def test_open_shapes_are_given_in_the_order_of_the_inputs() -> None:
     assert load_profile("p.json").input_shapes == {"x": (2, 4, 8, 8)}
 
 
-def test_a_callable_is_exported_under_its_torch_names(
-    in_an_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = (
-        "from torch import nn\ndef tiny(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())\n"
-    )
+def test_a_callable_of_this_folder_is_exported_under_its_torch_names() -> None:
+    source = "from torch.nn import *\ndef tiny(): return Sequential(Conv2d(3, 8, 3), BatchNorm2d(8), ReLU())\n"
     Path("mine_for_profiling.py").write_text(source + "def number(): return 3\n")
-    monkeypatch.syspath_prepend(str(in_an_empty_folder))
     loaded = load_model("mine_for_profiling:tiny", [(1, 3, 8, 8)], 2, seed=0)
     assert loaded.name == "mine_for_profiling.tiny"
     graph = loaded.model.graph  # type: ignore[union-attr]
@@ -119,10 +115,7 @@ def test_wrong_arguments_are_refused_by_name(arguments: list[str], error: type[E
 
 def test_help_and_refusals_need_no_torch_and_no_sdk() -> None:
     blocked = "import sys; sys.modules |= dict.fromkeys(('torch', 'openvino', 'onnxruntime', 'tensorrt')); "
-    start = (
-        f"{blocked} sys.argv = ['x', *sys.argv[1:]]; import runpy; runpy.run_path({str(TOOL)!r}, run_name='__main__')"
-    )
-    run = [sys.executable, "-c", start]
+    run = [sys.executable, "-c", f"{blocked} import runpy; runpy.run_path({str(TOOL)!r}, run_name='__main__')"]
     helped = subprocess.run([*run, "--help"], capture_output=True, text=True, check=True)
     assert "--budget-s" in helped.stdout
     refused = subprocess.run([*run, "--runtime", "tensorrt"], capture_output=True, text=True, check=False)
