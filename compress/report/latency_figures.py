@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from compress.report import wording
+from compress.report.labels import Box, box_around, place_label
 from compress.report.results import LayerResult, Metric, NetworkResult, TargetResult
-from compress.report.svg import Canvas, Point, Scale, span
+from compress.report.svg import Canvas, Point, Scale, span, text_width
 
-LETTER = 6.3  # pixels: the average width of a letter of the figures' 11.5 px type
 SHAPES = {"baseline": "circle", "pruned": "diamond", "uniform": "square", "quarter": "triangle"}
 
 
@@ -25,7 +25,7 @@ def layer_latency(layers: Sequence[LayerResult], target: str) -> Markup:
     timed = [(layer, layer.latency_ms[target]) for layer in layers if target in layer.latency_ms]
     short = wording.short_names([layer.name for layer, _ in timed])
     row, width = 23.0, 440.0
-    left = 14 + max(48.0, LETTER * max(map(len, short.values())))
+    left = 14 + max(48.0, max(map(text_width, short.values()), default=0))
     bottom = 8 + row * len(timed)
     canvas = Canvas(width, bottom + 32)
     known = [value for _, latency in timed for value in (latency.before_ms, latency.after_ms)]
@@ -53,6 +53,13 @@ class _Mark:
     upright: Point  # pixels of the quality's spread
     tip: str
 
+    @property
+    def boxes(self) -> tuple[Box, Box]:
+        """What it covers: the mark with its whisker across, and the upright whisker."""
+        (x, y), (start, end) = self.at, self.across
+        across = box_around((min(start, x - 6), y - 6), (max(end, x + 6), y + 6), 1)
+        return across, box_around((x, self.upright[0]), (x, self.upright[1]), 2)
+
 
 def quality_against_latency(networks: Sequence[NetworkResult], target: TargetResult, metric: Metric) -> Markup:
     """Draw every network that ran on a target: latency across, held-out quality up, both with their spread.
@@ -67,17 +74,21 @@ def quality_against_latency(networks: Sequence[NetworkResult], target: TargetRes
     canvas.y_axis(y, left, f"held-out {wording.with_unit(metric)}, {wording.better(metric)}", grid_to=right, count=5)
     canvas.x_axis(x, bottom, f"ms on {target.name}, whole network, measured", count=6)
     marks = [_mark(network, target, x, y) for network in ran]
+    lines = []
     for mark in marks:
         if mark.network.key == "baseline":
-            canvas.line((left, mark.at[1]), (right, mark.at[1]), "reference")
-            canvas.line((mark.at[0], bottom), (mark.at[0], 28), "reference")
-    taken = [_Box(mark.at[0] - 9, mark.at[1] - 9, 18, 18) for mark in marks]
+            for start, end in (((left, mark.at[1]), (right, mark.at[1])), ((mark.at[0], bottom), (mark.at[0], 28))):
+                canvas.line(start, end, "reference")
+                lines.append(box_around(start, end, 1))
     for mark in marks:
         key = style(mark.network.key)
         canvas.line((mark.across[0], mark.at[1]), (mark.across[1], mark.at[1]), f"whisker s-{key}")
         canvas.line((mark.at[0], mark.upright[0]), (mark.at[0], mark.upright[1]), f"whisker s-{key}")
         canvas.dot(mark.at, 5.5, f"mark f-{key}", mark.tip, SHAPES.get(mark.network.key, "circle"))
-        box = _place_label(mark.at, mark.network.label, taken, canvas.width)
+    taken = [box for mark in marks for box in mark.boxes]
+    for mark in marks:
+        inside = Box(left + 2, 24, right - left, bottom - 26)
+        box = place_label(mark.network.label, mark.boxes[0], taken, lines, inside)
         taken.append(box)
         canvas.text((box.x, box.y + 11), mark.network.label, "value halo")
     return canvas.svg(f"Held-out {metric.name} against latency on {target.name}")
@@ -93,32 +104,6 @@ def _mark(network: NetworkResult, target: TargetResult, x: Scale, y: Scale) -> _
         (y(min(values)), y(max(values))),
         f"{network.label}: {wording.ms(latency.ms)} ms, {wording.significant(network.quality, 3)}",
     )
-
-
-@dataclass(frozen=True)
-class _Box:
-    """Where a label or a mark lies, from its upper left corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def meets(self, other: _Box) -> bool:
-        """Whether the two overlap."""
-        across = self.x < other.x + other.width and other.x < self.x + self.width
-        return across and self.y < other.y + other.height and other.y < self.y + self.height
-
-
-def _place_label(at: Point, label: str, taken: Sequence[_Box], width: float) -> _Box:
-    """Return the first place beside a mark, or else below it, where its label meets nothing."""
-    x, y = at
-    long = LETTER * len(label)
-    corners = [(x + 12, y - 8), (x - 12 - long, y - 8), (x - long / 2, y + 11), (x - long / 2, y - 26)]
-    corners += [(x - long, y + 14 + 16 * i) for i in range(len(taken) + 1)]
-    boxes = [_Box(*corner, long, 15) for corner in corners]
-    inside = [box for box in boxes if box.x >= 0 and box.x + box.width <= width]
-    return next((box for box in inside if not any(box.meets(other) for other in taken)), boxes[-1])
 
 
 def style(key: str) -> str:

@@ -98,6 +98,11 @@ def tick_text(value: float) -> str:
     return f"{value:,.6f}".rstrip("0").rstrip(".")
 
 
+def text_width(text: str) -> float:
+    """Estimate how many pixels a text of the figures' usual size takes, rather too many than too few."""
+    return sum(8.4 if letter.isupper() or letter in "mwMW%" else 6.3 for letter in text)
+
+
 class Canvas:
     """Collects shapes; `svg` closes the drawing."""
 
@@ -160,7 +165,8 @@ class Canvas:
             if grid_to is not None:
                 self.line((at, y), (at, grid_to), "grid")
             self.text((at, y + 13), tick_text(tick), "tick", anchor="middle")
-        self.text(((scale.start + scale.end) / 2, y + 27), label, "label", anchor="middle")
+        inside = self.width - text_width(label) / 2  # a long label moves to the left instead of out of the drawing
+        self.text((min((scale.start + scale.end) / 2, inside), y + 27), label, "label", anchor="middle")
 
     def y_axis(self, scale: Scale, x: float, label: str, *, grid_to: float | None = None, count: int = 4) -> None:
         """Draw ticks left of `x`, the label above the axis, and grid lines to `grid_to`."""
@@ -169,7 +175,7 @@ class Canvas:
             if grid_to is not None:
                 self.line((x, at), (grid_to, at), "grid")
             self.text((x - 6, at + 3.5), tick_text(tick), "tick", anchor="end")
-        self.text((0, min(scale.start, scale.end) - 9), label, "label")
+        self.text((0, min(scale.start, scale.end) - 11), label, "label")
 
     def svg(self, title: str) -> Markup:
         """Return the drawing; `title` is what a screen reader says."""

@@ -110,15 +110,6 @@ def test_quality_against_latency_draws_the_baseline_and_tells_networks_apart_by_
     assert {network.label for network in RESULTS.networks} <= set(texts(figure))
 
 
-def test_labels_of_networks_at_one_place_do_not_overlap() -> None:
-    twins = tuple(dataclasses.replace(network, quality=5.0, quality_repeats=()) for network in RESULTS.networks)
-    target = RESULTS.targets[0]
-    same = dataclasses.replace(target, networks=dict.fromkeys(target.networks, target.networks["pruned"]))
-    figure = latency_figures.quality_against_latency(twins, same, RESULTS.metric)
-    places = [(e.get("x"), e.get("y")) for e in parsed(figure).iter("text") if e.get("class") == "value halo"]
-    assert len(set(places)) == len(places) == 4
-
-
 def test_a_hinge_and_a_threshold_are_drawn_differently() -> None:
     hinged, cut = RESULTS.layers[4], RESULTS.layers[3]
     assert "hinge" in styles(channel_figures.sorted_curve(hinged)).split()
