@@ -103,11 +103,11 @@ def open_session(model: onnx.ModelProto | Path, target: Target) -> TensorRtSessi
         UnsupportedModel: TensorRT lacks an operator of the model or refuses the model.
     """
     data = to_bytes(read_model(model))
-    # TF32, which plain TensorRT uses for f32, keeps 10 bits of mantissa: that is not the precision asked for. Without
-    # auxiliary streams, layers run one after the other and their latencies add up.
-    config = CreateConfig(tf32=False, max_aux_streams=0)
     try:
         with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+            # TF32, which plain TensorRT uses for f32, keeps 10 bits of mantissa: that is not the precision asked for.
+            # Without auxiliary streams, layers run one after the other and their latencies add up.
+            config = CreateConfig(tf32=False, max_aux_streams=0)
             engine = EngineFromNetwork(NetworkFromOnnxBytes(data, strongly_typed=True), config)()
     except PolygraphyException as err:
         reason = " ".join(str(err).split())[:300]
