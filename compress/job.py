@@ -28,7 +28,6 @@ from compress.tasks.scene_translation import SceneTranslation
 from compress.train.judge import judge, recalibrate_
 from compress.train.loop import Extras, Teacher, Training, train_
 from compress.validate import Candidate, layer_latencies, validate
-from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile
 from device_profiles.store import load_profile
 from device_profiles.target import Target
@@ -59,13 +58,10 @@ class Job:
         self.recipe = recipe
         self.folder = folder
         self.model = find(recipe.model)
-        if "width" not in self.model.arguments or len(self.model.input_shapes) != 1:
-            raise BadInput(f"model (={recipe.model!r}) must be a generator with a width: unet-16, unet-32 or unet-64")
+        choice = recipe.task
         with folder.timed("draw the data"):
-            choice = recipe.task
             self.task = SceneTranslation(choice.train, choice.held_out, choice.size, choice.seed)
-        shape = (1, 3, choice.size, choice.size)
-        self.example = torch.zeros(shape)
+        self.example = torch.zeros(1, 3, choice.size, choice.size)
 
     # 1. The network as it is, and the measure of the task's difficulty.
 

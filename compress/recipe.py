@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.methods.decig import Decig
+from compress.models import MODELS, find
 from compress.train.loop import Training
 from device_profiles.errors import BadInput
 from device_profiles.target import Target
@@ -102,9 +103,24 @@ def read_recipe(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"the recipe {path} is not valid TOML ({error})") from error
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"the recipe {path}: {_first_problem(error)}") from error
+    _check_model(recipe)
+    return recipe
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Make sure that the network exists, can be narrowed and takes images of the task's size."""
+    model = find(recipe.model)
+    if "width" not in model.arguments or len(model.input_shapes) != 1:
+        able = [name for name, each in MODELS.items() if "width" in each.arguments and len(each.input_shapes) == 1]
+        raise BadInput(f"model (={recipe.model!r}) is no generator with a width; those are {', '.join(able)}")
+    multiple = model.input_shapes[0][-1]
+    if recipe.task.size % multiple:
+        raise BadInput(
+            f"task.size (={recipe.task.size}) must be a multiple of {multiple}, which {recipe.model!r} takes"
+        )
 
 
 def _first_problem(error: ValidationError) -> str:

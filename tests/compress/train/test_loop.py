@@ -58,19 +58,19 @@ def test_the_same_seed_trains_the_same_network(task):
 
 
 def test_a_run_that_stopped_half_way_ends_like_one_that_did_not(task, tmp_path):
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(step):
         if step == 7:
-            raise Stopped
+            raise StoppedError
 
     whole, halves = small_unet(), small_unet()
     expected = train_(whole, task, SHORT, label="x")
     path = tmp_path / "x.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.train.loop.CHECKPOINT_EVERY_S", 0.0)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             train_(halves, task, SHORT, label="x", checkpoint=path, extras=Extras(after_step=stop))
     restarted = small_unet()
     assert train_(restarted, task, SHORT, label="x", checkpoint=path) == expected
