@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compress.report import wording
 from compress.report.results import LayerResult, NetworkResult, Results, TargetResult
-from device_profiles.profile import DeviceProfile
 
 SAME_LATENCY = 1.03  # a ratio of latencies below this is within what the timing repeats to
 FAR_OFF_PERCENT = 10.0  # a prediction this far from its measurement is worth a word
@@ -134,24 +132,16 @@ def _its(names: Sequence[str]) -> str:
     return "its" if len(names) == 1 else "their"
 
 
-def staircase(profiles: Sequence[DeviceProfile]) -> list[str]:
-    """Say how many of the measured narrowings bought nothing."""
-    sentences = []
-    for profile in profiles:
-        flat = steps = 0
-        for layer in profile.layers:
-            points = sorted(
-                (out, m.ms) for (width_in, out), m in layer.measurements.items() if width_in == layer.in_channels
-            )
-            pairs = list(itertools.pairwise(points))
-            steps += len(pairs)
-            flat += sum(wide < narrow * SAME_LATENCY for (_, narrow), (_, wide) in pairs)
-        if steps:
-            sentences.append(
-                f"{runtime(profile.target.name)}: {flat} of {steps} narrowings between neighbouring measured widths "
-                f"saved less than 3{wording.JOINED}%: channels cut there buy no time."
-            )
-    return sentences
+def short_runtimes(targets: Sequence[str]) -> list[str]:
+    """Name targets without their device where the runtimes alone tell them apart.
+
+    Example:
+        >>> short_runtimes(["onnxruntime-cpu", "openvino-cpu"]), short_runtimes(["openvino-cpu", "openvino-cpu-bf16"])
+        (['ONNX Runtime', 'OpenVINO'], ['OpenVINO on CPU', 'OpenVINO on CPU, bf16'])
+    """
+    names = [runtime(target) for target in targets]
+    short = [name.partition(" on ")[0] for name in names]
+    return short if len(set(short)) == len(short) else names
 
 
 def yardstick(results: Results, target: TargetResult) -> list[str]:

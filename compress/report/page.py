@@ -11,7 +11,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from compress.report import captions, channel_figures, latency_figures, training_figures, width_figures, wording
+from compress.report import (
+    captions,
+    channel_figures,
+    latency_figures,
+    training_figures,
+    width_captions,
+    width_figures,
+    wording,
+)
 from compress.report.pictures import Images, gallery
 from compress.report.results import LayerResult, NetworkResult, Results
 from compress.report.store import load_results, load_samples
@@ -110,7 +118,9 @@ def render(run: Run) -> str:
         shape=channel_figures.network_shape(results.layers) if results.layers else None,
         curves=[curve_panel(layer) for layer in results.layers if layer.curve_after],
         staircases=staircase_panels(results.layers, run.profiles),
+        steps=step_panels(results.layers, run.profiles),
         profiles=run.profiles,
+        channel_costs=width_captions.channel_costs(results.layers, run.profiles),
         scatter={
             target.name: latency_figures.quality_against_latency(results.networks, target, results.metric)
             for target in results.targets
@@ -191,6 +201,20 @@ def staircase_panels(layers: Sequence[LayerResult], profiles: Sequence[DevicePro
         figure = width_figures.latency_by_width(layer, profiles)
         if figure is not None:
             panels.append(Panel(layer.name, f"kept {layer.width_after} of {layer.width_before}", figure))
+    return panels
+
+
+def step_panels(layers: Sequence[LayerResult], profiles: Sequence[DeviceProfile]) -> list[Panel]:
+    """Return the probes of every layer that was measured from one channel to the next, its output's first."""
+    groups = width_figures.probes_by_layer(profiles)
+    names = captions.short_runtimes([profile.target.name for profile in profiles])
+    panels = []
+    for layer in layers:
+        for axis, chosen in (("out", layer.width_after), ("in", layer.width_in_after)):
+            if probes := groups.get((layer.name, axis)):
+                figure = width_figures.latency_by_channel(probes, names, chosen)
+                found = width_captions.steps_found({names[i]: probe for i, probe in probes.items()})
+                panels.append(Panel(layer.name, found, figure, f"{layer.op}, {axis}"))
     return panels
 
 

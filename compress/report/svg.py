@@ -16,13 +16,17 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values in [low, high] to pixels in [start, end], linearly or by their logarithm."""
+    """Maps values in [low, high] to pixels in [start, end], linearly or by their logarithm.
+
+    `marks` are the axis numbers, where round ones are not what a reader looks for.
+    """
 
     low: float
     high: float
     start: float
     end: float
     log: bool = False
+    marks: tuple[float, ...] = ()
 
     def __call__(self, value: float) -> float:
         """Return the pixel of a value; values outside are clipped to the nearer end."""
@@ -34,12 +38,14 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int = 4) -> list[float]:
-        """Return about `count` round values inside the range.
+        """Return the marks, or else about `count` round values inside the range.
 
         Example:
             >>> Scale(0, 26, 0, 100).ticks(), Scale(0.3, 7, 0, 100, log=True).ticks()
             ([0.0, 10.0, 20.0], [0.5, 1.0, 2.0, 5.0])
         """
+        if self.marks:
+            return list(self.marks)
         if self.log:
             return self._log_ticks(count)
         return self._even_ticks(count)

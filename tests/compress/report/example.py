@@ -27,6 +27,7 @@ from device_profiles.environment import Environment
 from device_profiles.json_form import to_json
 from device_profiles.measurement import Measurement
 from device_profiles.profile import DeviceProfile, LayerProfile
+from device_profiles.steps import StepProbe, probe_widths
 from device_profiles.store import save_profile
 from device_profiles.target import Target
 
@@ -255,7 +256,7 @@ def example_environment() -> Environment:
 
 
 def example_profiles() -> tuple[DeviceProfile, ...]:
-    """l(i) on both targets: every layer at full width in, at eight widths out, and at half the width in."""
+    """l(i) on both targets at full and half the width in and eight widths out, and the probes of two layers."""
     profiles = []
     for name, (version, speed, _) in TARGETS.items():
         layers = []
@@ -279,9 +280,23 @@ def example_profiles() -> tuple[DeviceProfile, ...]:
                 created="2025-11-20T11:58:00Z",
                 command="python tools/profile_target.py --runtime onnxruntime",
                 seconds=12.0,
+                probes=example_probes(name),
             )
         )
     return tuple(profiles)
+
+
+def example_probes(target: str) -> tuple[StepProbe, ...]:
+    """Two layers from one channel to the next: steps in the output's width, none in the input's."""
+    probes = []
+    for j, (layer, op, (width_in, _), (width_out, _), side) in enumerate(layer_sizes()):
+        if layer in {"down.2.conv", "up.4.conv"}:
+            out = {width: modelled_ms(width_in, width, side, target) for width in probe_widths(width_out)}
+            into = {width: modelled_ms(width, width_out, side, target) for width in probe_widths(width_in)}
+            for axis, curve_ms in (("out", out), ("in", into)):
+                latencies = {width: measured(ms, seed=j) for width, ms in curve_ms.items()}
+                probes.append(StepProbe(layer, op, axis, latencies))
+    return tuple(probes)
 
 
 def example_samples(n: int = 4, side: int = 128) -> dict[str, NDArray[np.uint8]]:

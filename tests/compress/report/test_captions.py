@@ -8,7 +8,7 @@ import pytest
 
 from compress.report import captions, comparison, svg, wording
 from compress.report.results import Metric, Results
-from tests.compress.report.example import example_profiles, example_results
+from tests.compress.report.example import example_results
 
 RESULTS = example_results()
 
@@ -103,12 +103,6 @@ def test_layers_that_became_slower_are_named() -> None:
     layers = (dataclasses.replace(first, latency_ms=slow), *RESULTS.layers[1:])
     assert "down.0.conv became slower" in captions.layer_latency(dataclasses.replace(RESULTS, layers=layers), target)
     assert "became slower" not in captions.layer_latency(RESULTS, target)
-
-
-def test_narrowings_that_save_nothing_are_counted() -> None:
-    found = captions.staircase(example_profiles())
-    assert len(found) == 2
-    assert found[0].startswith("ONNX Runtime on CPU: 22 of 93 narrowings")
 
 
 def test_random_removal_is_compared() -> None:
