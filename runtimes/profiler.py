@@ -19,7 +19,7 @@ from device_profiles.profile import DeviceProfile, LayerProfile
 from device_profiles.steps import Axis, StepProbe
 from device_profiles.store import save_profile
 from device_profiles.target import Target
-from runtimes.base import RUNTIMES, open_session
+from runtimes.base import RUNTIMES, check_target, open_session
 from runtimes.carve import Subgraph, carve
 from runtimes.environment import read_environment
 from runtimes.feeds import random_feeds
@@ -86,6 +86,7 @@ def profile_model(
         UnsupportedModel: The network has no layer with weights, or the runtime cannot run it.
     """
     config, started, environment = config or ProfileConfig(), time.monotonic(), read_environment()
+    check_target(target)
     proto = read_model(model)
     shapes = with_batch(input_shapes(proto) | dict(config.input_shapes), target.batch)
     sized = with_shapes(proto, shapes)

@@ -128,6 +128,8 @@ def test_a_network_without_layers_is_refused() -> None:
 
 
 def test_a_target_that_is_not_here_is_refused() -> None:
+    with pytest.raises(BadInput, match="must be one of onnxruntime"):
+        profile_model(conv(), Target("onnx"), QUICK, model_name="conv")
     with pytest.raises(RuntimeUnavailable, match="tpu"):
         profile_model(conv(), Target("openvino", device="tpu"), QUICK, model_name="conv")
 
