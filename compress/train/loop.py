@@ -154,11 +154,12 @@ class _Run:
         module.to(memory_format=torch.channels_last)  # 1.5 times as fast as NCHW for convolutions on a CPU
         self.fabric = fabric
         self.forward, self.optimizer = fabric.setup(module, optimizer)
-        self.trained = Trained({"network": module}, {"network": optimizer})
+        modules: dict[str, nn.Module] = {"network": module}
+        optimizers: dict[str, torch.optim.Optimizer] = {"network": optimizer}
         if extras.adversary is not None:
-            extras.adversary.module.train()
-            self.trained.modules["adversary"] = extras.adversary.module
-            self.trained.optimizers["adversary"] = extras.adversary.optimizer
+            modules["adversary"] = extras.adversary.module.train()
+            optimizers["adversary"] = extras.adversary.optimizer
+        self.trained = Trained(modules, optimizers)
         if extras.teacher is not None:
             extras.teacher.module.eval()
 
