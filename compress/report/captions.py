@@ -89,7 +89,12 @@ def layer_latency(results: Results, target: TargetResult) -> str:
     after = sum(latency.after_ms for _, latency in timed)
     slowest = sorted(timed, key=lambda pair: -pair[1].before_ms)[:3]
     share = 100 * sum(latency.before_ms for _, latency in slowest) / before if before else 0.0
-    grew = [layer.name for layer, latency in timed if latency.after_ms > SAME_LATENCY * latency.before_ms]
+    grew = [
+        layer.name
+        for layer, latency in timed
+        if latency.after_ms > SAME_LATENCY * latency.before_ms
+        and (layer.width_in_after, layer.width_after) != (layer.width_in_before, layer.width_before)
+    ]
     return (
         f"{wording.listed([layer.name for layer, _ in slowest])} took {share:.0f}{wording.JOINED}% of the time before. "
         f"All layers, one by one, add up to {wording.ms(before)} → {wording.ms(after)} ms; the whole network measured "
@@ -114,9 +119,14 @@ def cuts(layers: Sequence[LayerResult]) -> str:
         first = f"No hinge formed in {len(judged) - len(hinged)} of {len(judged)} layers"
     sentences = [first]
     if steered:
-        sentences[0] += f": the threshold steered to the target latency made the cut in {len(steered)}"
-    if by_hinge := [layer.name for layer in judged if layer.cut_by == "hinge"]:
-        sentences.append(f"{wording.listed(by_hinge)} {'was' if len(by_hinge) == 1 else 'were'} cut at the hinge")
+        sentences.append(f"The threshold steered to the target latency made the cut in {len(steered)}")
+        if deeper := [layer for layer in steered if layer.hinge is not None]:
+            sentences[-1] += f", {len(deeper)} of them with a hinge that would have kept more"
+    if by_hinge := [layer for layer in judged if layer.cut_by == "hinge"]:
+        were = "was" if len(by_hinge) == 1 else "were"
+        sentences.append(f"{wording.listed([layer.name for layer in by_hinge])} {were} cut at the hinge")
+        if any(layer.width_after != layer.hinge for layer in by_hinge):
+            sentences[-1] += ", rounded up to a width that runtimes run well"
     if whole:
         sentences.append(f"{wording.listed([layer.name for layer in whole])} kept every channel")
     if dead:
@@ -158,10 +168,30 @@ def yardstick(results: Results, target: TargetResult) -> list[str]:
             f"The profile had predicted {wording.ms(predicted)} ms for the pruned network, {wording.percent(off)} from "
             f"what was measured{far}."
         )
-    unsettled = [key for key, network in target.networks.items() if not network.latency.stable]
-    if unsettled:
-        sentences.append(f"The latency of {wording.listed(unsettled)} did not settle.")
+    if unsettled := _unsettled(results, target):
+        sentences.append(unsettled)
     return sentences
+
+
+def _unsettled(results: Results, target: TargetResult) -> str:
+    """Name the networks whose latency did not settle and say what that means; empty if all did."""
+    ran = [
+        (network.label, target.networks[network.key].latency)
+        for network in results.networks
+        if network.key in target.networks
+    ]
+    loose = [(label, latency) for label, latency in ran if not latency.stable]
+    if not loose:
+        return ""
+    names = wording.listed([f"“{label}”" for label, _ in loose])
+    first, number = ("latencies", "numbers") if len(loose) > 1 else ("latency", "number")
+    spreads = sorted(round(latency.spread_percent) for _, latency in loose)
+    spread = f"{spreads[0]} to {spreads[-1]}" if spreads[0] < spreads[-1] else str(spreads[0])
+    return (
+        f"The {first} of {names} did not settle: one run in ten took at least {spread}{wording.JOINED}% longer than "
+        f"the {number} given here, most often because the machine was busy with something else. Measure again on a "
+        "quiet one before relying on small differences."
+    )
 
 
 def _against_uniform(results: Results, uniform: NetworkResult, target: TargetResult) -> str:

@@ -10,6 +10,7 @@ from compress.report import wording
 from compress.report.results import LayerResult, PruningError
 from compress.report.svg import Canvas, Scale, span
 
+CUTS = {"hinge": "cut at its hinge", "threshold": "cut by the threshold", "nothing": "all kept"}
 LOWEST_SHARE = 1e-6  # of the largest norm: a curve's foot; anything below is drawn there
 
 
@@ -32,7 +33,7 @@ def network_shape(layers: Sequence[LayerResult]) -> Markup:
     for i, layer in enumerate(layers):
         x = left + i * column + column / 2
         thick = min(40.0, column * 0.58)
-        tip = f"{layer.name}: {layer.width_before} channels before, {layer.width_after} after, cut by {layer.cut_by}"
+        tip = f"{layer.name}: {layer.width_before} channels before, {layer.width_after} after, {CUTS[layer.cut_by]}"
         for width, name in ((layer.width_before, "before"), (layer.width_after, f"cut-{layer.cut_by}")):
             half = max(1.0, reach(width))
             canvas.bar((x - thick / 2, middle - half), (thick, 2 * half), name, tip)
@@ -48,7 +49,8 @@ def network_shape(layers: Sequence[LayerResult]) -> Markup:
 def sorted_curve(layer: LayerResult) -> Markup:
     """Draw a layer's sorted folded channel norms: the baseline's, the condensed network's, and the cut.
 
-    Kept channels are solid, removed ones are dots. A hinge is a solid vertical line, a threshold a dashed one.
+    Kept channels are solid, removed ones are dots. A hinge is a solid vertical line, which channels that were kept to
+    round the width up lie behind; a threshold is a dashed one.
     """
     canvas = Canvas(250, 176)
     largest = max((*layer.curve_before, *layer.curve_after)) or 1.0
@@ -60,8 +62,8 @@ def sorted_curve(layer: LayerResult) -> Markup:
     kept = set(layer.kept or range(layer.width_after))
     points = [(x(rank + 0.5), y(norm)) for rank, norm in enumerate(layer.curve_after)]
     canvas.path([(x(rank + 0.5), y(norm)) for rank, norm in enumerate(layer.curve_before)], "line s-baseline")
-    if layer.cut_by == "hinge":
-        canvas.line((x(layer.width_after), 138), (x(layer.width_after), 24), "hinge")
+    if layer.cut_by == "hinge" and layer.hinge is not None:
+        canvas.line((x(layer.hinge), 138), (x(layer.hinge), 24), "hinge")
     elif layer.cut_by == "threshold":
         canvas.line((x(layer.width_after), 138), (x(layer.width_after), 24), "threshold")
         if layer.threshold is not None and layer.threshold >= y.low:
@@ -72,7 +74,7 @@ def sorted_curve(layer: LayerResult) -> Markup:
     else:
         for rank, point in enumerate(points):
             canvas.dot(point, 1.4, "f-pruned" if rank in kept else "f-removed")
-    return canvas.svg(f"Sorted channel norms of {layer.name}; cut by {layer.cut_by} at {layer.width_after}")
+    return canvas.svg(f"Sorted channel norms of {layer.name}; {CUTS[layer.cut_by]}, {layer.width_after} left")
 
 
 def error_around_the_cut(error: PruningError, label: str) -> Markup:

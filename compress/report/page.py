@@ -182,10 +182,9 @@ def _tile(label: str, value: str, detail: str, pair: tuple[float, float]) -> Til
 
 def curve_panel(layer: LayerResult) -> Panel:
     """Return a layer's sorted curve, tagged with what cut it."""
-    tags = {"hinge": "hinge", "threshold": "threshold", "nothing": "all kept"}
-    tag = tags[layer.cut_by]
-    if layer.cut_by == "threshold" and layer.hinge is not None:
-        tag = f"threshold (hinge at {layer.hinge})"
+    tag = {"hinge": "hinge", "threshold": "threshold", "nothing": "all kept"}[layer.cut_by]
+    if layer.hinge is not None and layer.width_after != layer.hinge:
+        tag += f" at {layer.hinge}, rounded up" if layer.cut_by == "hinge" else f" (hinge at {layer.hinge})"
     if layer.dead:
         tag = "dead"
     detail = f"kept {layer.width_after} of {layer.width_before}"

@@ -8,6 +8,7 @@ import pytest
 
 from compress.report import captions, comparison, svg, wording
 from compress.report.results import Metric, Results
+from device_profiles.measurement import Measurement
 from tests.compress.report.example import example_results
 
 RESULTS = example_results()
@@ -39,7 +40,7 @@ def test_no_hinge_anywhere_is_said_first() -> None:
     layers = [dataclasses.replace(layer, hinge=None) for layer in RESULTS.layers]
     text = captions.cuts(layers)
     assert text.startswith(
-        "No hinge formed in any of 13 layers: the threshold steered to the target latency made the cut"
+        "No hinge formed in any of 13 layers. The threshold steered to the target latency made the cut"
     )
     assert "were cut at the hinge" not in text
 
@@ -47,11 +48,22 @@ def test_no_hinge_anywhere_is_said_first() -> None:
 def test_missing_hinges_are_counted() -> None:
     text = captions.cuts(RESULTS.layers)
     assert text.startswith(
-        "No hinge formed in 10 of 13 layers: the threshold steered to the target latency made the cut in 8"
+        "No hinge formed in 10 of 13 layers. The threshold steered to the target latency made the cut in 8."
     )
-    assert "down.4.conv, down.5.conv and up.1.conv were cut at the hinge" in text
+    assert "down.4.conv, down.5.conv and up.1.conv were cut at the hinge." in text
     assert "down.6.conv came out dead" in text
     assert "up.6.conv cannot be cut" in text
+
+
+def test_a_hinge_that_was_rounded_up_is_still_the_cut() -> None:
+    rounded = [dataclasses.replace(layer, hinge=layer.hinge and layer.hinge - 1) for layer in RESULTS.layers]
+    text = captions.cuts(rounded)
+    assert "down.4.conv, down.5.conv and up.1.conv were cut at the hinge, rounded up to a width" in text
+
+
+def test_hinges_that_would_have_kept_more_are_counted() -> None:
+    unused = [dataclasses.replace(layer, hinge=layer.hinge and layer.hinge + 9) for layer in RESULTS.layers]
+    assert "made the cut in 11, 3 of them with a hinge that would have kept more." in captions.cuts(unused)
 
 
 def test_hinges_everywhere_are_said() -> None:
@@ -93,15 +105,36 @@ def test_a_bad_prediction_and_an_unsettled_latency_are_said() -> None:
     target = dataclasses.replace(target, networks=target.networks | {"pruned": far})
     text = " ".join(captions.yardstick(RESULTS, target))
     assert "do not trust this profile for other widths" in text
-    assert "latency of quarter did not settle" in text
+    text = text.replace(wording.JOINED, " ")
+    spread = target.networks["quarter"].latency.spread_percent
+    assert "The latency of “a quarter of the width” did not settle: one run in ten took at least" in text
+    assert f"at least {spread:.0f} % longer than the number given here" in text
+    assert "did not settle" not in " ".join(captions.yardstick(RESULTS, RESULTS.targets[0]))
+
+
+def test_several_unsettled_latencies_share_a_sentence() -> None:
+    target = RESULTS.targets[0]
+    loose = {
+        key: dataclasses.replace(
+            target.networks[key], latency=Measurement((1.0,) * 8 + (slow,) * 2, None, "wall", stable=False)
+        )
+        for key, slow in (("uniform", 1.1), ("quarter", 1.3))
+    }
+    text = captions.yardstick(RESULTS, dataclasses.replace(target, networks=target.networks | loose))[-1]
+    assert text.startswith("The latencies of “uniform widths, fine-tuned” and “a quarter of the width” did not settle")
+    assert "at least 10 to 30 % longer than the numbers given here" in text.replace(wording.JOINED, " ")
 
 
 def test_layers_that_became_slower_are_named() -> None:
     target = RESULTS.targets[0]
-    first = RESULTS.layers[0]
-    slow = {target.name: dataclasses.replace(first.latency_ms[target.name], after_ms=9.0)}
-    layers = (dataclasses.replace(first, latency_ms=slow), *RESULTS.layers[1:])
-    assert "down.0.conv became slower" in captions.layer_latency(dataclasses.replace(RESULTS, layers=layers), target)
+    same, cut = (
+        dataclasses.replace(
+            layer, latency_ms={target.name: dataclasses.replace(layer.latency_ms[target.name], after_ms=9.0)}
+        )
+        for layer in RESULTS.layers[:2]
+    )
+    text = captions.layer_latency(dataclasses.replace(RESULTS, layers=(same, cut, *RESULTS.layers[2:])), target)
+    assert text.endswith("ms. down.1.conv became slower.")  # the other one is the same layer measured twice
     assert "became slower" not in captions.layer_latency(RESULTS, target)
 
 

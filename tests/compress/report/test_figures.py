@@ -117,6 +117,13 @@ def test_a_hinge_and_a_threshold_are_drawn_differently() -> None:
     assert "threshold" not in styles(channel_figures.sorted_curve(hinged)).split()
 
 
+def test_a_hinge_that_was_rounded_up_is_drawn_where_it_is() -> None:
+    figures = [channel_figures.sorted_curve(changed_layer(4, hinge=hinge, threshold=0.2)) for hinge in (80, 77)]
+    exact, rounded = ([e.attrib["x1"] for e in parsed(f).iter("line") if e.get("class") == "hinge"] for f in figures)
+    assert float(rounded[0]) < float(exact[0])
+    assert "threshold" not in styles(figures[1]).split()
+
+
 def test_a_layer_that_kept_everything_has_no_cut() -> None:
     found = styles(channel_figures.sorted_curve(RESULTS.layers[0])).split()
     assert "hinge" not in found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.report.page import Run, flattened, load_run, quality_text, render, save_report, tiles
+from compress.report.page import Run, curve_panel, flattened, load_run, quality_text, render, save_report, tiles
 from compress.report.results import Results
 from device_profiles.errors import BadInput
 from tests.compress.report.example import example_profiles, example_results, example_samples, write_example_run
@@ -166,6 +166,13 @@ def test_the_tag_of_a_layer_says_what_cut_it(page: str) -> None:
 def test_a_hinge_that_was_not_used_is_named() -> None:
     layers = tuple(dataclasses.replace(layer, hinge=50 if layer.hinge else None) for layer in RESULTS.layers)
     assert "threshold (hinge at 50)" in rendered(layers=layers)
+
+
+def test_a_hinge_that_was_rounded_up_is_named_with_its_place() -> None:
+    layer = RESULTS.layers[4]
+    assert curve_panel(dataclasses.replace(layer, hinge=79)).tag == "hinge at 79, rounded up"
+    whole = dataclasses.replace(layer, width_after=layer.width_before, hinge=250)
+    assert curve_panel(whole).tag == "all kept (hinge at 250)"
 
 
 def test_nested_settings_become_rows() -> None:
