@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from compress.graph.channels import ChannelGraph
 from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
 from compress.hinge import Hinge, find_hinge
-from compress.select import Keep, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
+from compress.select import LEAST_MULTIPLE, Keep, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
 from compress.validate import measure_latencies
 from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
 
 Norms = Mapping[str, Float[np.ndarray, " channels"]]
+
+
+CHOICES = 4  # widths that a set must be able to choose from
 
 
 class Rig:
@@ -38,6 +42,21 @@ class Rig:
         self.seconds = seconds
         self._whole = deployable(graph.network)
         self._whole_ms = {target: self.predict_ms(target, {}) for target in profiles}
+
+    @cached_property
+    def multiples(self) -> dict[str, int]:
+        """What good widths of each set are multiples of: the largest step of the layers that make or take its channels.
+
+        Within a step channels cost nothing, so a width that uses it up is as fast as a smaller one. A narrow set has
+        finer multiples, so that there is a choice.
+        """
+        layers = {layer.name: layer for layer in self.graph.layers}
+        found = {}
+        for one in self.graph.prunable:
+            ends = [(name, "out") for name in one.producers] + [(name, "in") for name in one.consumers]
+            step = max(p.step(layers[name].op, axis) for p in self.profiles.values() for name, axis in ends)
+            found[one.name] = max(LEAST_MULTIPLE, min(step, one.width // CHOICES))
+        return found
 
     def predict_ms(self, target: Target, widths: Mapping[str, int]) -> float:
         """Return the predicted latency on a target, ms, of the network with the given widths by set."""
@@ -122,7 +141,7 @@ def cut_condensed(norms: Norms, rig: Rig, goal: float) -> Cut:
         BudgetInfeasible: No threshold reaches the goal.
     """
     hinges = {name: find_hinge(values, 1.0) for name, values in norms.items()}
-    steered = rig.steer(lambda setting: keep_above(norms, hinges, threshold_at(setting)), goal)
+    steered = rig.steer(lambda setting: keep_above(norms, hinges, threshold_at(setting), rig.multiples), goal)
     return Cut(steered.keep, hinges, threshold_at(steered.setting), steered.speedup * goal, steered.measurements)
 
 
@@ -132,7 +151,7 @@ def cut_uniform(norms: Norms, rig: Rig, goal: float) -> Cut:
     Raises:
         BudgetInfeasible: No share reaches the goal.
     """
-    steered = rig.steer(lambda setting: keep_uniform(norms, 1 - setting), goal)
+    steered = rig.steer(lambda setting: keep_uniform(norms, 1 - setting, rig.multiples), goal)
     return Cut(steered.keep, {}, 0.0, steered.speedup * goal, steered.measurements)
 
 

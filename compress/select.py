@@ -15,8 +15,8 @@ from device_profiles.errors import BudgetInfeasible
 Keep = Mapping[str, Int[np.ndarray, " kept"]]
 
 # ONNX Runtime leaves its blocked layout on x86 where a convolution's input channels are not a multiple of four, which
-# costs up to 2.9 times the latency; OpenVINO gains a little from it too.
-WIDTH_MULTIPLE = 4
+# costs up to 2.9 times the latency. A profile's probes cannot see this in one layer by itself.
+LEAST_MULTIPLE = 4
 TOLERANCE = 0.02  # a measured speedup this close to the goal is on it
 MEASUREMENTS = 6
 HALVINGS = 30
@@ -40,7 +40,7 @@ class Steered:
     measurements: int
 
 
-def rounded_width(width: int, full: int, multiple: int = WIDTH_MULTIPLE) -> int:
+def rounded_width(width: int, full: int, multiple: int = LEAST_MULTIPLE) -> int:
     """Round a width up to what runtimes run well, at least one multiple and at most the full width.
 
     Example:
@@ -62,7 +62,10 @@ def threshold_at(setting: float) -> float:
 
 
 def keep_above(
-    norms: Mapping[str, Float[np.ndarray, " n"]], hinges: Mapping[str, Hinge], threshold: float
+    norms: Mapping[str, Float[np.ndarray, " n"]],
+    hinges: Mapping[str, Hinge],
+    threshold: float,
+    multiples: Mapping[str, int],
 ) -> dict[str, Int[np.ndarray, " kept"]]:
     """Keep what is above a set's hinge and above a threshold that all sets share, rounded up to good widths.
 
@@ -70,19 +73,22 @@ def keep_above(
         norms: Each set's norms over their mean before condensing.
         hinges: By set.
         threshold: In units of the norms; 0 leaves the hinges alone to decide.
+        multiples: By set, what good widths are multiples of: `compress.cut.Rig.multiples`.
     """
     keep = {}
     for name, values in norms.items():
         kept = hinges[name].kept
         width = min(len(values) if kept is None else kept, int((values > threshold).sum()))
-        keep[name] = keep_strongest(values, rounded_width(width, len(values)))
+        keep[name] = keep_strongest(values, rounded_width(width, len(values), multiples[name]))
     return keep
 
 
-def keep_uniform(norms: Mapping[str, Float[np.ndarray, " n"]], ratio: float) -> dict[str, Int[np.ndarray, " kept"]]:
-    """Keep the same share of every set's channels, the strongest, rounded up to good widths."""
+def keep_uniform(
+    norms: Mapping[str, Float[np.ndarray, " n"]], ratio: float, multiples: Mapping[str, int]
+) -> dict[str, Int[np.ndarray, " kept"]]:
+    """Keep the same share of every set's channels, the strongest, rounded up to good widths as in `keep_above`."""
     return {
-        name: keep_strongest(values, rounded_width(round(ratio * len(values)), len(values)))
+        name: keep_strongest(values, rounded_width(round(ratio * len(values)), len(values), multiples[name]))
         for name, values in norms.items()
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,10 @@ from compress.tasks.base import Batch, Task
 from compress.train.judge import run_in_chunks
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
-from runtimes.base import RUNTIMES, Session, open_session
-from runtimes.carve import Subgraph, carve
+from runtimes.base import Session, open_session
 from runtimes.feeds import random_feeds
 from runtimes.parity import TOLERANCES, compare
+from runtimes.profiler import carve_for
 from runtimes.progress import progress_bar
 from runtimes.shapes import input_shapes, with_shapes
 from runtimes.timing import Effort, clock_for, measure
@@ -88,18 +88,19 @@ def layer_latencies(networks: Mapping[str, Network], target: Target, seconds: fl
     Returns:
         Key -> layer -> latency, ms.
     """
-    layers = {
-        (key, subgraph.layer.name): Network(subgraph.full())
-        for key, network in networks.items()
-        for subgraph in _subgraphs(network, target)
-    }
-    measured = measure_latencies({f"{key} {name}": layer for (key, name), layer in layers.items()}, target, seconds)
-    return {key: {name: measured[f"{of} {name}"].ms for of, name in layers if of == key} for key in networks}
-
-
-def _subgraphs(network: Network, target: Target) -> tuple[Subgraph, ...]:
-    sized = with_shapes(network.model, input_shapes(network.model))
-    return carve(sized, channels_last=RUNTIMES[target.runtime].channels_last and target.device == "cpu")
+    with contextlib.ExitStack() as stack:
+        calls: dict[str, Callable[[], object]] = {}
+        groups: dict[str, dict[str, str]] = {key: {} for key in networks}
+        for key, network in networks.items():
+            for subgraph in carve_for(with_shapes(network.model, input_shapes(network.model)), target):
+                name = f"{key}: {subgraph.layer.name}"
+                session = stack.enter_context(open_session(subgraph.full(), target))
+                calls[name] = session.prepare(random_feeds(session.inputs, session.dtypes))
+                groups[key][name] = subgraph.layer.name
+        # The layers of a network run in turn, so that each finds the caches as it does inside the network.
+        clock, effort = clock_for(target.threads, target.device), Effort(budget_s=seconds)
+        measured = measure(calls, clock=clock, groups=list(groups.values()), effort=effort)
+    return {key: {layer: measured[name].ms for name, layer in group.items()} for key, group in groups.items()}
 
 
 def _validated(

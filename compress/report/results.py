@@ -6,6 +6,7 @@ and the summary are functions of it, the profiles and the sample images alone, s
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -158,7 +159,10 @@ class LayerResult:
         """What decided the width: the layer's own hinge (rounded up), a threshold steered to the target, or nothing."""
         if self.width_after == self.width_before:
             return "nothing"
-        return "hinge" if self.hinge is not None and self.width_after >= self.hinge else "threshold"
+        if self.hinge is None or self.hinge > self.width_after:
+            return "threshold"
+        weakest_above_hinge = self.curve_after[self.hinge - 1] if self.curve_after else math.inf
+        return "threshold" if self.threshold is not None and weakest_above_hinge <= self.threshold else "hinge"
 
 
 @dataclass(frozen=True, config=_STRICT)

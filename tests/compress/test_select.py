@@ -19,19 +19,19 @@ def speedup(keep):
 
 def test_keep_above_cuts_at_the_hinge_when_the_threshold_is_zero():
     norms = {"a": np.array([0.1, 2.0, 1.0, 0.01, 3.0, 0.02, 1.5, 0.01]), "b": np.ones(8)}
-    keep = keep_above(norms, {"a": Hinge(4, 10, False), "b": Hinge(None, 1, False)}, 0.0)
+    keep = keep_above(norms, {"a": Hinge(4, 10, False), "b": Hinge(None, 1, False)}, 0.0, {"a": 4, "b": 4})
     assert keep["a"].tolist() == [1, 2, 4, 6]
     assert keep["b"].tolist() == list(range(8))
 
 
 def test_keep_above_lets_a_threshold_cut_deeper_than_the_hinge():
     norms = {"a": np.arange(16) / 10}
-    keep = keep_above(norms, {"a": Hinge(12, 10, False)}, 1.15)
-    assert keep["a"].tolist() == [12, 13, 14, 15]
+    assert keep_above(norms, {"a": Hinge(12, 10, False)}, 1.15, {"a": 4})["a"].tolist() == [12, 13, 14, 15]
+    assert len(keep_above(norms, {"a": Hinge(12, 10, False)}, 1.15, {"a": 8})["a"]) == 8
 
 
 def test_keep_uniform_keeps_the_strongest_of_every_set():
-    keep = keep_uniform({"a": np.array([5.0, 1, 4, 2, 8, 7, 3, 6]), "b": np.arange(16.0)}, 0.5)
+    keep = keep_uniform({"a": np.array([5.0, 1, 4, 2, 8, 7, 3, 6]), "b": np.arange(16.0)}, 0.5, {"a": 4, "b": 4})
     assert keep["a"].tolist() == [0, 4, 5, 7]
     assert keep["b"].tolist() == list(range(8, 16))
 
