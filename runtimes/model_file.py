@@ -12,6 +12,7 @@ from device_profiles.errors import BadInput, UnsupportedModel
 
 ModelSource = onnx.ModelProto | bytes | Path
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+NEWEST_OPSET = 1000  # far above any; the checks of onnx take no larger numbers than 32 bits hold
 
 
 def read_model(source: ModelSource, *, weights: bool = True) -> onnx.ModelProto:
@@ -81,11 +82,14 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
     versions = {opset.domain: opset.version for opset in model.opset_import}
     functions = {(function.domain, function.name) for function in model.functions}
     for node in model.graph.node:
+        if not isinstance(node.op_type, str) or not isinstance(node.domain, str):  # bytes that are no text
+            raise BadInput(f"{name} has an operator whose name is no text, so it is damaged; export or copy it again")
         if node.domain not in STANDARD_DOMAINS or (node.domain, node.op_type) in functions:
             continue
         version = versions.get(node.domain, versions.get("", 1))
-        if not onnx.defs.has(node.op_type, version, node.domain):
+        label = node.name or next(iter(node.output), "")
+        if not 0 < version <= NEWEST_OPSET or not onnx.defs.has(node.op_type, version, node.domain):
             raise UnsupportedModel(
-                f"{name} uses the operator {node.op_type!r} (node {node.name or node.output[0]!r}), which opset "
+                f"{name} uses the operator {node.op_type!r} (node {label!r}), which opset "
                 f"{version} does not have; export it with standard operators"
             )

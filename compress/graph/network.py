@@ -15,6 +15,8 @@ from onnx import numpy_helper
 
 from compress.graph.prepare import prepare, static_shapes
 from device_profiles.store import write_whole
+from device_profiles.target import Target
+from runtimes.base import open_session
 from runtimes.model_file import read_model, to_bytes
 
 Array = NDArray[np.generic]
@@ -77,9 +79,11 @@ class Network:
 
         Raises:
             BadInput: The file is missing, truncated, no ONNX or inconsistent; its weights are missing; a shape is open.
-            UnsupportedModel: It uses operators that do not exist.
+            UnsupportedModel: It uses operators that do not exist, or ONNX Runtime does not take it.
         """
-        return cls.from_model(read_model(path), input_shapes)
+        network = cls.from_model(read_model(path), input_shapes)
+        with open_session(network.model, Target("onnxruntime")):  # finds what no checker finds, before it is relied on
+            return network
 
     def write(self, path: Path) -> None:
         """Write the network as one ONNX file, whole or not at all."""

@@ -78,7 +78,7 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     light = _without_weights(model)
     try:
         inferred = shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as err:
+    except (shape_inference.InferenceError, ValueError) as err:
         raise BadInput(f"the model's shapes contradict each other ({_first_line(err)}); export it again") from err
     del model.graph.value_info[:]
     model.graph.value_info.extend(inferred.graph.value_info)

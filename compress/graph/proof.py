@@ -17,7 +17,7 @@ from compress.graph.labels import BoolArray, compress
 from compress.graph.network import Network, Proof
 from compress.graph.reference import zeroed
 from compress.graph.trace import Given
-from device_profiles.errors import ParityFailed
+from device_profiles.errors import BadInput, ParityFailed, UnsupportedModel
 from device_profiles.target import Target
 from runtimes.base import open_session
 
@@ -85,7 +85,10 @@ def check_labels(graph: ChannelGraph, keep: Keep, pruned: Network) -> None:
         ParityFailed: Two different channels meet.
     """
     alive = graph.alive(keep)
-    execution = execute(pruned, given=_surviving(graph, alive))
+    try:
+        execution = execute(pruned, given=_surviving(graph, alive))
+    except BadInput as err:
+        raise ParityFailed(f"the network is inconsistent once {_names(keep)} is pruned ({err}); report it") from err
     nodes = pruned.model.graph.node
     for note in execution.trace.unions:
         wrong = (note.first != note.second) & (note.first != 0) & (note.second != 0)
@@ -111,7 +114,10 @@ def compare_numbers(graph: ChannelGraph, keep: Keep, pruned: Network) -> Differe
     probes = [layer.output for layer in graph.layers if layer.output not in graph.network.outputs]
     feeds = random_feeds(graph.network)
     reference = run(_with_outputs(zeroed(graph, keep), probes), feeds)
-    actual = run(_with_outputs(pruned.model, probes), feeds)
+    try:
+        actual = run(_with_outputs(pruned.model, probes), feeds)
+    except UnsupportedModel as err:
+        raise ParityFailed(f"the network does not run once {_names(keep)} is pruned ({err}); report it") from err
     worst = Difference(0.0, next(iter(graph.network.outputs)), constant=True)
     for name in (*probes, *graph.network.outputs):
         whole = reference[name]
@@ -132,6 +138,8 @@ def _difference(wanted: Array, got: Array) -> tuple[float, bool]:
     if not wanted.size:
         return 0.0, True
     one, two = wanted.astype(np.float64), got.astype(np.float64)
+    if not np.isfinite(one).all() or not np.isfinite(two).all():
+        return np.inf, False
     spread = float(one.max() - one.min())
     if spread == 0.0:
         return float((one != two).any()), True

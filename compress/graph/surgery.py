@@ -17,7 +17,7 @@ from compress.graph.network import Network
 from compress.graph.proof import prove as prove_pruned
 from compress.graph.rules.movement import slice_indices
 from compress.graph.rules.step import Step
-from device_profiles.errors import BadInput
+from device_profiles.errors import BadInput, ParityFailed
 
 Array = NDArray[np.generic]
 
@@ -49,6 +49,7 @@ def remove_channels(graph: ChannelGraph, keep: Keep) -> Network:
 
     Raises:
         BadInput: `keep` does not fit the graph.
+        ParityFailed: The result is inconsistent, so a rule is wrong.
     """
     alive = graph.alive(keep)
     network = graph.network
@@ -68,7 +69,10 @@ def remove_channels(graph: ChannelGraph, keep: Keep) -> Network:
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(initializers)
     model.graph.initializer.extend(surgery.added)
-    return Network.from_model(model)
+    try:
+        return Network.from_model(model)
+    except BadInput as err:
+        raise ParityFailed(f"the pruned network is inconsistent ({err}); report this network") from err
 
 
 def _check_nothing_vanishes(graph: ChannelGraph, alive: BoolArray) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from compress.graph.labels import FROZEN, AxisLabels, IntArray, Labelled
+from device_profiles.errors import ParityFailed
 
 Combine = Literal["sum", "mean", "max", "min", "norm", "softmax", "product"]
 
@@ -99,11 +100,20 @@ class Trace:
             tensor: The tensor the labels are for.
             axis: The axis they run along.
             rows: Other axes along which they differ.
+
+        Raises:
+            ParityFailed: The tensor of a pruned network has another size than its labels.
         """
         key = f"{tensor.name}:{axis}"
         shape = [size if a == axis or a in rows else 1 for a, size in enumerate(tensor.shape)]
         if self.given is not None:
             labels = self.given.labels.get(key, np.zeros(shape, np.int64))
+            fits = all(one in (1, size) for one, size in zip(labels.shape, tensor.shape, strict=True))
+            if not fits or labels.shape[axis] != tensor.shape[axis]:
+                raise ParityFailed(
+                    f"{tensor.name!r} has the shape {tensor.shape} after pruning, but {labels.size} labels survive "
+                    f"along axis {axis}; report this network"
+                )
             return AxisLabels(axis, labels)
         count = int(np.prod(shape))
         entry = AxisLabels(axis, np.arange(self.labels, self.labels + count, dtype=np.int64).reshape(shape))

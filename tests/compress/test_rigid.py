@@ -13,6 +13,7 @@ from tests.compress.graph.patterns import PATTERNS, build, example, graph_of
 # What the code of a pattern does not let go: literal sizes, invariants, weights standardised over what is removed.
 RIGID = {
     "SplitChunk": {"a", "a[2]", "a[3]"},
+    "TransposedGroups": {"b"},
     "StandardisedWeights": {"a"},
     "BatchStandardisedWeights": {"a", "b.folded"},
     "Attention": {"i", "m.in_proj_weight", "m.in_proj_weight[2]"},

@@ -9,6 +9,7 @@ from compress.graph.labels import Labelled
 from compress.graph.rules.join import LETTERS, join
 from compress.graph.rules.regroup import regroup
 from compress.graph.rules.step import Step, freeze_all
+from device_profiles.errors import BadInput
 
 KEEPS_WINDOW = "slides a window along it"
 
@@ -21,11 +22,12 @@ def convolution(step: Step) -> Sequence[Labelled]:
     weight = step.hold(step.input(1), window, KEEPS_WINDOW)
     step.trace.consume(0, [entry for entry in data.axes if entry.axis == 1], "sum")
     groups = int(step.attribute("group", 1))
+    if groups < 1 or data.shape[1] % groups or step.outputs[0].shape[1] % groups:
+        raise BadInput(f"{step.describe()} has {groups} groups for {data.shape[1]} channels; export the model again")
     inner, outer = data.shape[1] // groups, step.outputs[0].shape[1] // groups
-    depthwise = bool(step.trace.decide(f"{step.node.name}:depthwise", int(inner == 1)))
-    grouped_axis = 1 if depthwise else None
-    data = regroup(step, data, (data.shape[0], groups, inner, *data.shape[2:]), prefer=grouped_axis)
-    weight = replace(weight, name=f"{weight.name}")
+    data = regroup(step, data, (data.shape[0], groups, inner, *data.shape[2:]))
+    # Whole groups vanish where a group has one channel (depthwise), or where its channels are tied to each other.
+    depthwise = bool(step.trace.decide(f"{step.node.name}:depthwise", int(inner == 1 or bool(data.along(1)))))
     if transposed:
         if depthwise:
             weight = step.hold(weight, [1], "makes several channels of one")
@@ -34,6 +36,8 @@ def convolution(step: Step) -> Sequence[Labelled]:
     else:
         weight = regroup(step, weight, (groups, outer, inner, *weight.shape[2:]), prefer=0 if depthwise else None)
         order = "goc"
+    for entry in weight.axes:  # every group must lose equally many
+        step.trace.balance(entry)
     spatial, kernel = LETTERS[15 : 15 + len(window)], LETTERS[20 : 20 + len(window)]
     operands = [(data, "ngc" + spatial), (weight, order + kernel)]
     if step.given(2):

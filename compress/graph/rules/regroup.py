@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.graph.labels import AxisLabels, IntArray, Labelled
 from compress.graph.rules.step import Step
+from device_profiles.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,14 @@ def regroup(step: Step, tensor: Labelled, shape: Sequence[int], prefer: int | No
         tensor: What is reshaped.
         shape: Its new shape, with the same number of elements.
         prefer: The new axis that shrinks where there is a choice; by default the last possible one.
+
+    Raises:
+        BadInput: The shapes hold different numbers of elements.
     """
+    if prod(tensor.shape) != prod(shape):
+        raise BadInput(
+            f"{step.describe()} makes {tuple(shape)} of {tensor.name!r}, which is {tensor.shape}; export it again"
+        )
     blocks = match_axes(tensor.shape, shape)
     block_of = {axis: block for block in blocks for axis in block.before}
     axes = []

@@ -111,6 +111,21 @@ class Transposed(nn.Module):
         return self.f(self.e(self.d(self.c(functional.relu(self.b(self.a(x)))))))
 
 
+class TransposedGroups(nn.Module):
+    """Groups of a transposed convolution that must stay equally wide, and groups that vanish with a depthwise one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = conv(3, 4)
+        self.b = nn.ConvTranspose2d(4, 4, 3, groups=2)
+        self.c = conv(4, 8, groups=4)
+        self.d = nn.ConvTranspose2d(8, 8, 3, groups=4)
+        self.e = conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.e(self.d(self.c(self.b(self.a(x)))))
+
+
 class ShuffleV1(nn.Module):
     """Grouped convolutions with a hand-written channel shuffle, and a residual."""
 

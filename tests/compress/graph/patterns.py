@@ -21,6 +21,7 @@ PATTERNS: dict[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...]]] = {
     "Depthwise": (image.Depthwise, (image.IMAGE,)),
     "Grouped": (image.Grouped, (image.IMAGE,)),
     "Transposed": (image.Transposed, (image.IMAGE,)),
+    "TransposedGroups": (image.TransposedGroups, (image.IMAGE,)),
     "ShuffleV1": (image.ShuffleV1, (image.IMAGE,)),
     "ShuffleV2": (image.ShuffleV2, (image.IMAGE,)),
     "PixelShuffleOp": (image.PixelShuffleOp, (image.IMAGE,)),

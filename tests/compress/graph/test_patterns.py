@@ -17,6 +17,7 @@ SETS = {
     "Depthwise": {"a": (8, 1)},
     "Grouped": {"a": (16, 4), "b": (24, 4)},
     "Transposed": {"a": (8, 1), "b": (12, 3), "c": (12, 3)},
+    "TransposedGroups": {"a": (4, 2), "b": (4, 2)},
     "ShuffleV1": {"a": (12, 3), "b": (4, 4)},
     "ShuffleV2": {"a": (4, 1), "a[2]": (4, 1), "a[3]": (8, 1), "b": (8, 1)},
     "PixelShuffleOp": {"a": (4, 1)},
