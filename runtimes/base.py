@@ -11,11 +11,13 @@ from types import ModuleType
 from typing import Protocol, Self, cast
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from device_profiles.errors import BadInput, RuntimeUnavailable
 from device_profiles.target import Target
 from runtimes.model_file import ModelSource, read_model
+from runtimes.operators import OperatorTime
 
 Array = NDArray[np.generic]
 ANY_SIZE = -1  # an axis whose size the model leaves open
@@ -72,6 +74,7 @@ class Runtime:
         channels_last: Whether feature maps stay channels-last between layers, so that a layer timed by itself should
             take and give them so: the layers of a UNet added up to 1.23 of it in OpenVINO, and 1.03 with this. ONNX
             Runtime keeps blocks of channels inside a run of convolutions only and has no form for them outside.
+        operators: Our module that reads the runtime's own profiler; None where that is not done.
     """
 
     module: str
@@ -79,11 +82,16 @@ class Runtime:
     install: str
     device: str = "cpu"
     channels_last: bool = False
+    operators: str | None = None
 
 
 RUNTIMES = {
-    "onnxruntime": Runtime("runtimes.ort", "onnxruntime", "pip install onnxruntime"),
-    "openvino": Runtime("runtimes.ov", "openvino", "pip install openvino", channels_last=True),
+    "onnxruntime": Runtime(
+        "runtimes.ort", "onnxruntime", "pip install onnxruntime", operators="runtimes.ort_operators"
+    ),
+    "openvino": Runtime(
+        "runtimes.ov", "openvino", "pip install openvino", channels_last=True, operators="runtimes.ov_operators"
+    ),
     "tensorrt": Runtime("runtimes.trt", "tensorrt", "pip install tensorrt, on a machine with an NVIDIA GPU", "cuda"),
 }
 
@@ -122,6 +130,41 @@ def open_session(model: ModelSource, target: Target) -> Session:
     implementation.check_target(target)
     checked = read_model(model, weights=False)
     return cast(Session, implementation.open_session(model if isinstance(model, Path) else checked, target))
+
+
+def times_operators(target: Target) -> bool:
+    """Whether `time_operators` can tell what the operators take on a target."""
+    return target.runtime in RUNTIMES and RUNTIMES[target.runtime].operators is not None
+
+
+def time_operators(model: onnx.ModelProto, target: Target, seed: int = 0) -> tuple[OperatorTime, ...]:
+    """Ask a runtime's own profiler what each operator takes inside a network.
+
+    The times are those of the wall clock and, with the profiler on, a few percent too long: take shares from them.
+
+    Args:
+        model: A model with fixed input shapes.
+        target: Where to run.
+        seed: Of the inputs.
+
+    Returns:
+        The executed operators, in the order in which they ran.
+
+    Raises:
+        BadInput: The runtime's name is unknown, or the model is damaged or leaves an input's shape open.
+        RuntimeUnavailable: The target is not here, or its runtime's profiler is not read.
+        UnsupportedModel: The runtime cannot run the model.
+    """
+    _implementation(target).check_target(target)
+    module = RUNTIMES[target.runtime].operators
+    if module is None:
+        able = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.operators)
+        raise RuntimeUnavailable(
+            f"runtime (={target.runtime!r}) gives no times of single operators here; measure its layers in isolation, "
+            f"or use {able}"
+        )
+    times = importlib.import_module(module).time_operators(read_model(model, weights=False), target, seed)
+    return cast(tuple[OperatorTime, ...], times)
 
 
 def _implementation(target: Target) -> ModuleType:

@@ -99,9 +99,25 @@ def open_session(model: onnx.ModelProto | Path, target: Target) -> OpenVinoSessi
         RuntimeUnavailable: OpenVINO computes in another precision than it was told to.
         UnsupportedModel: OpenVINO lacks an operator of the model or refuses the model.
     """
+    return OpenVinoSession(compile_model(model, target), target)
+
+
+def compile_model(model: onnx.ModelProto | Path, target: Target, *, counters: bool = False) -> openvino.CompiledModel:
+    """Compile a checked model for a checked target; see `open_session`.
+
+    Args:
+        model: The model.
+        target: Where it will run.
+        counters: Whether to measure what every operator takes.
+
+    Raises:
+        RuntimeUnavailable: OpenVINO computes in another precision than it was told to.
+        UnsupportedModel: OpenVINO lacks an operator of the model or refuses the model.
+    """
     try:
         read = _core().read_model(str(model) if isinstance(model, Path) else to_bytes(model))
-        compiled = _core().compile_model(read, target.device.upper(), _options(target))
+        options = _options(target) | {"PERF_COUNT": counters}
+        compiled = _core().compile_model(read, target.device.upper(), options)
     except RuntimeError as err:
         raise _refusal("load", err) from err
     effective = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -109,7 +125,7 @@ def open_session(model: onnx.ModelProto | Path, target: Target) -> OpenVinoSessi
         raise RuntimeUnavailable(
             f"precision (={target.precision!r}) was asked for, but OpenVINO computes in {effective}; ask for that"
         )
-    return OpenVinoSession(compiled, target)
+    return compiled
 
 
 @cache
