@@ -10,8 +10,7 @@ from pathlib import Path
 from device_profiles.json_form import from_json, to_json
 from device_profiles.measurement import Measurement
 from device_profiles.store import write_whole
-
-Sitting = dict[str, Measurement]
+from runtimes.sitting import Sitting
 
 
 @dataclass(frozen=True)

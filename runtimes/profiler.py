@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import onnx
-from tqdm import tqdm
 
 from device_profiles.errors import BadInput, UnsupportedModel
 from device_profiles.measurement import Measurement
@@ -22,17 +20,16 @@ from device_profiles.target import Target
 from runtimes.base import RUNTIMES, check_target, open_session
 from runtimes.carve import Subgraph, carve
 from runtimes.environment import read_environment
-from runtimes.feeds import random_feeds
 from runtimes.jobs import Job, plan, sittings
 from runtimes.layers import WeightedLayer
 from runtimes.model_file import ModelSource, read_model, to_bytes
-from runtimes.partial_profile import PartialProfile, Sitting
+from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
 from runtimes.shapes import input_shapes, with_batch, with_shapes
-from runtimes.timing import Effort, clock_for, measure
+from runtimes.sitting import RESIDENT_BYTES, Sitting, join, sit
+from runtimes.timing import Effort
 
 WHOLE, REFERENCE = "the whole network", "the reference"
-RESIDENT_BYTES = 2**30  # of weights loaded at a time; runtimes hold them up to twice
 MAX_ROUNDS = 60  # more only make the file larger: a 20 % quantile of 60 samples is known to about 1 %
 SITTING_S = 30.0  # what a killed run loses at most
 
@@ -151,42 +148,11 @@ def _measure(
             if len(lists) > 1:
                 models[REFERENCE] = (REFERENCE, reference[len(reference) // 2].model)
             budget_s = config.budget_s * sum(job.macs for job in lists[i]) / macs
-            done.append(_sit(models, target, replace(config, budget_s=budget_s), bar))
+            effort = Effort(budget_s, config.precision_percent, max_rounds=MAX_ROUNDS, seed=config.seed)
+            done.append(sit(models, target, effort, bar))
             partial.write(done)
         bar.update(bar.total - bar.n)
-    return _levelled(done)
-
-
-def _sit(
-    models: Mapping[str, tuple[str, Callable[[], onnx.ModelProto]]], target: Target, config: ProfileConfig, bar: tqdm
-) -> Sitting:
-    """Load models, named with their turn, and measure them against each other."""
-    started, at_start = time.monotonic(), bar.n
-    turns: dict[str, list[str]] = {}
-    calls: dict[str, Callable[[], object]] = {}
-
-    def show_time(_: float = 0) -> None:
-        bar.update(min(at_start + time.monotonic() - started, bar.total) - bar.n)
-
-    with ExitStack() as stack:
-        for name, (turn, build) in models.items():
-            session = stack.enter_context(open_session(build(), target))
-            calls[name] = session.prepare(random_feeds(session.inputs, session.dtypes, config.seed))
-            turns.setdefault(turn, []).append(name)
-            show_time()
-        left_s = max(config.budget_s / 4, config.budget_s - (time.monotonic() - started))  # loading may take it all
-        effort = Effort(left_s, config.precision_percent, max_rounds=MAX_ROUNDS, seed=config.seed)
-        clock = clock_for(target.threads, target.device)
-        return measure(calls, clock=clock, groups=list(turns.values()), effort=effort, after_round=show_time)
-
-
-def _levelled(done: Sequence[Sitting]) -> Sitting:
-    """Join sittings, with the machine's drift between them taken out by the reference that all of them hold."""
-    joined: Sitting = {}
-    for sitting in done:
-        scale = done[0][REFERENCE].ms / sitting[REFERENCE].ms if REFERENCE in sitting else 1.0
-        joined |= {name: replace(m, scale=scale) for name, m in sitting.items() if name != REFERENCE}
-    return joined
+    return join(done, [REFERENCE])
 
 
 def _layer_profile(layer: WeightedLayer, twin: Subgraph, jobs: Sequence[Job], measured: Sitting) -> LayerProfile:

@@ -11,7 +11,7 @@ from device_profiles.errors import BadInput, RuntimeUnavailable, UnsupportedMode
 from device_profiles.predict import predict
 from device_profiles.store import load_profile
 from device_profiles.target import Target
-from runtimes import profiler
+from runtimes import profiler, sitting
 from runtimes.environment import read_environment
 from runtimes.model_file import to_bytes
 from runtimes.profiler import ProfileConfig, profile_model
@@ -52,7 +52,7 @@ def test_the_targets_batch_and_the_given_shapes_are_profiled() -> None:
 
 def interrupt_after(sittings: int, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Make the profiler stop after some sittings; return the calls of each one that ran."""
-    real, seen = profiler.measure, []
+    real, seen = sitting.measure, []
 
     def measure(calls: Mapping[str, Any], **options: Any) -> Any:
         if len(seen) == sittings:
@@ -60,7 +60,7 @@ def interrupt_after(sittings: int, monkeypatch: pytest.MonkeyPatch) -> list[list
         seen.append(list(calls))
         return real(calls, **options)
 
-    monkeypatch.setattr(profiler, "measure", measure)
+    monkeypatch.setattr(sitting, "measure", measure)
     return seen
 
 
