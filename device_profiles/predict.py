@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from device_profiles.errors import BadInput
-from device_profiles.profile import DeviceProfile, LayerProfile, Widths
+from device_profiles.in_context import InContext
+from device_profiles.profile import DeviceProfile, LayerProfile
+from device_profiles.terms import Widths
 
 # 72 UNets of random widths (three sizes, 1.4 to 5.4 times faster than at full width, two runtimes) were predicted twice
 # on a shared machine. Mean error, nine of ten within, largest: 2.7, 5.3 and 8.6 % the first time; 4.1, 8.3 and 14.3 %
 # the second time, when other jobs took both cores and networks of 30 ms had few rounds.
-ERROR = 0.07
+ERROR = 0.07  # from isolated layers
+# In context: what one session differs from the next by, on top of what the fit's own cross-validation finds.
+SESSION_ERROR = 0.02
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Prediction:
 
     Attributes:
         ms: The most likely one.
-        low_ms: Lower end of the interval that held about nine of ten measured networks, see `ERROR`.
+        low_ms: Lower end of the interval that held about nine of ten measured networks, see `ERROR` and
+            `SESSION_ERROR`.
         high_ms: Upper end of that interval.
         outside: Layers with a width beyond the measured ones, which count with the nearest of those.
     """
@@ -34,10 +40,12 @@ class Prediction:
 
 
 def predict(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
-    """Predict the latency of the profiled network with other widths.
+    """Predict the latency of the profiled network with other widths, from the network in context where it was measured.
 
-    The isolated latencies of the layers are interpolated between the measured widths, from the upper end of one step
-    of the runtime to the next, and added up. Such a sum leaves out what runs between the layers (activations,
+    In context, each layer takes what was fitted to its part of whole networks of uneven widths, and the parts add up.
+
+    Otherwise the isolated latencies of the layers are interpolated between the measured widths, from the upper end of
+    one step of the runtime to the next, and added up. Such a sum leaves out what runs between the layers (activations,
     concatenations), which the runtime also converts between layouts there, so it is scaled by what the whole network
     took over the sum at full width. That factor need not hold at other widths: measure what you decide on.
 
@@ -53,28 +61,43 @@ def predict(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
         raise BadInput(
             f"layers (={unknown}) are not in the profile of {profile.model_name!r}, which has {sorted(known)}"
         )
+    asked = {name: widths.get(name, (layer.in_channels, layer.out_channels)) for name, layer in known.items()}
+    for name, pair in asked.items():
+        if min(pair) < 1:
+            raise BadInput(f"widths of {name!r} (={pair}) must be at least 1; a layer without channels is no layer")
+    if profile.in_context is not None:
+        return _predict_in_context(profile.in_context, asked)
+    return _predict_isolated(profile, asked)
+
+
+def _predict_in_context(measured: InContext, widths: Mapping[str, Widths]) -> Prediction:
+    ms = sum(measured.layer_ms(name, pair) for name, pair in widths.items())
+    factor = math.exp(math.hypot(measured.error, SESSION_ERROR))
+    outside = [name for name, pair in widths.items() if not _between(pair, measured.bounds[name])]
+    return Prediction(ms, ms / factor, ms * factor, tuple(outside))
+
+
+def _predict_isolated(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
     total_ms, outside = 0.0, []
-    for name, layer in known.items():
-        asked = widths.get(name, (layer.in_channels, layer.out_channels))
-        if min(asked) < 1:
-            raise BadInput(f"widths of {name!r} (={asked}) must be at least 1; a layer without channels is no layer")
+    for layer in profile.layers:
+        asked = widths[layer.name]
         steps = (profile.step(layer.op, "in"), profile.step(layer.op, "out"))
         total_ms += _interpolate_ms(layer, (_up(asked[0], steps[0]), _up(asked[1], steps[1])))
-        if not _covers(layer, asked):
-            outside.append(name)
+        measured = list(zip(*layer.measurements, strict=True))
+        if not _between(asked, (tuple(map(min, measured)), tuple(map(max, measured)))):
+            outside.append(layer.name)
     ms = total_ms * profile.end_to_end.ms / profile.isolated_sum_ms
     return Prediction(ms, ms * (1 - ERROR), ms * (1 + ERROR), tuple(outside))
+
+
+def _between(widths: Widths, bounds: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
+    """Whether a layer was measured on both sides of the widths; one that was measured once only has no sides."""
+    return all(low <= width <= high for low, width, high in zip(bounds[0], widths, bounds[1], strict=True))
 
 
 def _up(width: int, step: int) -> int:
     """The upper end of the step that a width lies on; below the first step, where runtimes do otherwise, the width."""
     return -(-width // step) * step if width > step else width
-
-
-def _covers(layer: LayerProfile, widths: Widths) -> bool:
-    """Whether a layer was measured on both sides of the widths; one that was measured once only has no sides."""
-    bounds = [(min(column), max(column)) for column in zip(*layer.measurements, strict=True)]
-    return all(low <= width <= high for (low, high), width in zip(bounds, widths, strict=True))
 
 
 def _interpolate_ms(layer: LayerProfile, widths: Widths) -> float:

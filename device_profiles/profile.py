@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from device_profiles.environment import Environment
 from device_profiles.errors import BadInput, ProfileMismatch
+from device_profiles.in_context import InContext
 from device_profiles.measurement import Measurement
 from device_profiles.steps import Axis, StepProbe
 from device_profiles.target import Target
-
-Widths = tuple[int, int]  # channels in, channels out
+from device_profiles.terms import Widths
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class DeviceProfile:
         command: What was run, to run it again.
         seconds: How long measuring took.
         probes: How latency moves from one channel to the next, for the heaviest layers of each operator.
+        in_context: What layers take inside the network at uneven widths, where that was measured.
     """
 
     target: Target
@@ -72,6 +73,7 @@ class DeviceProfile:
     command: str
     seconds: float
     probes: tuple[StepProbe, ...] = ()
+    in_context: InContext | None = None
 
     def latencies_ms(self) -> dict[str, float]:
         """Return l(i), the isolated latency of each layer at full width, ms."""

@@ -12,7 +12,7 @@ from device_profiles.json_form import from_json, to_json
 from device_profiles.profile import DeviceProfile
 
 FORMAT = "espalier device profile"
-SCHEMA = 1  # 1: the first
+SCHEMA = 2  # 1: the first; 2: in_context, what layers take inside the network
 
 
 def write_whole(path: Path | str, content: bytes | str) -> None:
@@ -79,7 +79,10 @@ def load_profile(path: Path | str) -> DeviceProfile:
         raise ProfileMismatch(
             f"the profile {path} has schema {schema}, this version reads up to {SCHEMA}; update Espalier"
         )
-    return from_json(DeviceProfile, document.get("profile"), f"the profile {path}")
+    profile = document.get("profile")
+    if schema < 2 and isinstance(profile, dict):
+        profile = profile | {"in_context": None}
+    return from_json(DeviceProfile, profile, f"the profile {path}")
 
 
 def _refuse_constant(name: str) -> NoReturn:
