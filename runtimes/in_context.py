@@ -1,0 +1,139 @@
+"""Measure a network at many uneven widths, and each layer inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from device_profiles.errors import BadInput, RuntimeUnavailable
+from device_profiles.in_context import InContext, MeasuredVariant
+from device_profiles.measurement import Measurement
+from device_profiles.target import Target
+from device_profiles.terms import Widths
+from runtimes.base import check_target, time_operators, times_operators
+from runtimes.environment import read_environment
+from runtimes.fit import fit
+from runtimes.operators import LayerTimes, attribute, hosts, merge
+from runtimes.partial_profile import PartialProfile
+from runtimes.progress import progress_bar
+from runtimes.sitting import RESIDENT_BYTES, Sitting, join, sit
+from runtimes.timing import Effort
+
+MIN_ROUNDS = 16  # of a network of 4 ms that is 4 s for 32 variants, less than they take to load
+# Sittings are levelled by networks of the size of the others: drift moves those alike, but not much larger ones.
+REFERENCE_QUANTILES = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class WidthVariant:
+    """The network with other widths, not yet built.
+
+    Attributes:
+        widths: Layer -> channels in and out, of every layer.
+        build: Makes the model.
+    """
+
+    widths: Mapping[str, Widths]
+    build: Callable[[], onnx.ModelProto]
+
+    @property
+    def products(self) -> int:
+        """The products of the widths added up, about proportional to the size of the weights."""
+        return sum(width_in * width_out for width_in, width_out in self.widths.values())
+
+
+def measure_in_context(
+    variants: Sequence[WidthVariant], target: Target, effort: Effort, partial: PartialProfile
+) -> InContext:
+    """Measure variants of a network against each other, and their layers with the runtime's own profiler.
+
+    Args:
+        variants: The network at full width, then at others: about 30, uneven, so that the effects of the widths of
+            a layer can be told apart, some of them with aligned widths only.
+        target: Where to run.
+        effort: How long to measure end to end; the seed also draws the inputs.
+        partial: Where finished sittings are kept, so that an interrupted run goes on; see `partial_in_context`.
+
+    Raises:
+        BadInput: There are too few variants to fit anything, or the output's place is wrong.
+        RuntimeUnavailable: The target is not here, or its runtime's profiler is not read.
+        UnsupportedModel: The runtime cannot run a variant.
+    """
+    check_target(target)
+    if len(variants) < 2:
+        raise BadInput(f"variants (={len(variants)}) must be the full network and at least one other; 25 are of use")
+    if not times_operators(target):
+        raise RuntimeUnavailable(
+            f"runtime (={target.runtime!r}) gives no times of single operators here; profile its layers in isolation"
+        )
+    end_to_end = _measure_end_to_end(variants, target, effort, partial)
+    times = []
+    for variant in progress_bar(variants, f"time operators on {target.name}", "variants"):
+        model = variant.build()
+        times.append(attribute(time_operators(model, target, effort.seed), model))
+    merged = hosts(times)
+    return fit([_measured(*each, merged) for each in zip(variants, end_to_end, times, strict=True)], merged)
+
+
+def partial_in_context(
+    output: Path | None, target: Target, variants: Sequence[WidthVariant], effort: Effort
+) -> PartialProfile:
+    """Name the file beside a profile in which finished sittings are kept; remove it once the profile is written."""
+    place = output and output.with_name(f"{output.name}.in-context")
+    widths = tuple(tuple(sorted(variant.widths.items())) for variant in variants)
+    return PartialProfile.beside(place, (target, read_environment().fingerprint, widths, effort))
+
+
+def measure_variants(
+    variants: Mapping[str, WidthVariant], target: Target, effort: Effort, description: str
+) -> dict[str, Measurement]:
+    """Measure the end-to-end latency of variants that fit into memory together, interleaved."""
+    with progress_bar(effort.budget_s, description, "s") as bar:
+        measured = sit({name: (name, variant.build) for name, variant in variants.items()}, target, effort, bar)
+        bar.update(bar.total - bar.n)
+    return measured
+
+
+def references_of(variants: Sequence[WidthVariant]) -> list[int]:
+    """Choose what sittings are levelled by: the places of variants of usual size, never of the full network."""
+    by_size = sorted(range(1, len(variants)), key=lambda i: variants[i].products)
+    return sorted({by_size[round(quantile * (len(by_size) - 1))] for quantile in REFERENCE_QUANTILES})
+
+
+def _measure_end_to_end(
+    variants: Sequence[WidthVariant], target: Target, effort: Effort, partial: PartialProfile
+) -> list[Measurement]:
+    """Measure as many variants at a time as fit into memory, with the references among them each time."""
+    references = references_of(variants)
+    bytes_each = variants[0].build().ByteSize() / variants[0].products
+    rest = [i for i in range(len(variants)) if i not in references]
+    room = RESIDENT_BYTES / bytes_each - sum(variants[i].products for i in references)
+    lists: list[list[int]] = [[]]
+    for i in rest:
+        if lists[-1] and sum(variants[k].products for k in (*lists[-1], i)) > room:
+            lists.append([])
+        lists[-1].append(i)
+    effort = replace(effort, min_rounds=MIN_ROUNDS, max_rounds=max(effort.max_rounds, MIN_ROUNDS))
+    done = partial.read()
+    partial.write(done)  # a place that cannot be written is found out now, not after the measuring
+    with progress_bar(effort.budget_s, f"measure {target.name} in context", "s") as bar:
+        for places in lists[len(done) :]:
+            models = {str(i): (str(i), variants[i].build) for i in (*references, *places)}
+            share_s = effort.budget_s * len(places) / len(rest)
+            done.append(sit(models, target, replace(effort, budget_s=share_s), bar))
+            partial.write(done)
+        bar.update(bar.total - bar.n)
+    joined: Sitting = join(done, [str(i) for i in references])
+    return [joined[str(i)] for i in range(len(variants))]
+
+
+def _measured(
+    variant: WidthVariant, end_to_end: Measurement, times: LayerTimes, merged: Mapping[str, str]
+) -> MeasuredVariant:
+    """Scale a variant's layers so that they add up to its latency."""
+    layers_ms = merge(times, merged)
+    scale = end_to_end.ms / sum(layers_ms.values())
+    return MeasuredVariant(variant.widths, end_to_end, {name: ms * scale for name, ms in layers_ms.items()})

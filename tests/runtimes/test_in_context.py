@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from device_profiles.errors import BadInput, RuntimeUnavailable
+from device_profiles.target import Target
+from runtimes import base, in_context, sitting
+from runtimes.in_context import (
+    WidthVariant,
+    measure_in_context,
+    measure_variants,
+    partial_in_context,
+    references_of,
+)
+from runtimes.partial_profile import PartialProfile
+from runtimes.timing import Effort
+from tests.runtimes.networks import network, node, random
+
+QUICK = Effort(budget_s=0.01)
+NOWHERE = PartialProfile(None, "")
+
+
+def build(width: int) -> onnx.ModelProto:
+    nodes = [
+        node("Conv", "x a.weight", "h", pads=[1] * 4),
+        node("LeakyRelu", "h", "r", alpha=0.1),
+        node("ConvTranspose", "r b.weight", "y"),
+    ]
+    return network(nodes, {"a.weight": random(width, 4, 3, 3), "b.weight": random(width, 2, 2, 2)}, (1, 4, 32, 32))
+
+
+def variants(*widths: int) -> list[WidthVariant]:
+    return [WidthVariant({"a": (4, w), "b": (w, 2)}, lambda w=w: build(w)) for w in widths]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_layers_add_up_to_the_network_they_are_in(runtime: str) -> None:
+    found = measure_in_context(variants(64, 16, 33, 48, 20), Target(runtime), QUICK, NOWHERE)
+    assert found.full == {"a": (4, 64), "b": (64, 2)}
+    assert found.merged == {}
+    for variant in found.variants:
+        assert sum(variant.layers_ms.values()) == pytest.approx(variant.end_to_end.ms)
+        assert min(variant.layers_ms.values()) > 0
+    assert found.bounds["b"] == ((16, 2), (64, 2))
+
+
+def test_an_interrupted_measurement_goes_on_and_what_is_larger_than_memory_is_levelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_context, "RESIDENT_BYTES", 13_000)
+    real, seen = sitting.measure, []
+
+    def measure(calls, **options):  # type: ignore[no-untyped-def]
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        seen.append(sorted(calls))
+        return real(calls, **options)
+
+    many = variants(64, 16, 33, 48, 20, 30)
+    target = Target("onnxruntime")
+    partial = partial_in_context(tmp_path / "p.json", target, many, QUICK)
+    monkeypatch.setattr(sitting, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        measure_in_context(many, target, QUICK, partial)
+    assert [file.name for file in tmp_path.iterdir()] == ["p.json.in-context.partial"]
+    monkeypatch.setattr(sitting, "measure", lambda calls, **o: seen.append(sorted(calls)) or real(calls, **o))
+    found = measure_in_context(many, target, QUICK, partial)
+    assert seen[0] != seen[1]
+    assert set(seen[0]) & set(seen[1]) == {str(i) for i in references_of(many)}
+    assert len({variant.end_to_end.scale for variant in found.variants}) > 1
+
+
+def test_references_are_of_usual_size() -> None:
+    assert references_of(variants(64, 10, 20, 30, 40, 50)) == [2, 3, 4]
+    assert references_of(variants(64, 10)) == [1]
+
+
+def test_variants_are_measured_by_name() -> None:
+    one, two = variants(64, 8)
+    found = measure_variants({"wide": one, "narrow": two}, Target("onnxruntime"), QUICK, "check")
+    assert found["wide"].ms > found["narrow"].ms > 0
+
+
+def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"variants \(=1\) must be the full network and at least one other"):
+        measure_in_context(variants(64), Target("onnxruntime"), QUICK, NOWHERE)
+    monkeypatch.setitem(base.RUNTIMES, "plain", base.Runtime("runtimes.ort", "onnxruntime", ""))
+    with pytest.raises(RuntimeUnavailable, match=r"runtime \(='plain'\) gives no times of single operators"):
+        measure_in_context(variants(64, 8), Target("plain"), QUICK, NOWHERE)
