@@ -25,7 +25,7 @@ from compress.run_folder import RunFolder
 from compress.scores import named_tensors, producers, set_norms
 from compress.surgery import prune_module, with_weights
 from compress.tasks.scene_translation import SceneTranslation
-from compress.train.judge import judge, recalibrate_
+from compress.train.judge import judge, recalibrate_, run_in_chunks
 from compress.train.loop import Extras, Teacher, Training, train_
 from compress.validate import Candidate, layer_latencies, validate
 from device_profiles.profile import DeviceProfile
@@ -203,7 +203,11 @@ class Job:
         trained = {"baseline": self.baseline, "pruned": self.pruned, "uniform": self.uniform, "quarter": self.narrow}
         with self.folder.timed("export"):
             return {
-                key: Candidate(each.module, deployable(export_module(each.module, self.example)))
+                key: Candidate(
+                    each.module,
+                    deployable(export_module(each.module, self.example)),
+                    run_in_chunks(each.module, self.task.held_out().inputs),
+                )
                 for key, each in trained.items()
             }
 
@@ -224,8 +228,7 @@ class Job:
 
     def quality_by_image(self, key: str) -> list[float]:
         """Return the held-out quality of one network, image by image."""
-        module = self.candidates[key].module
-        return self._once(f"quality of {key}", lambda: judge(module, self.task, self.task.held_out()).tolist())
+        return self.task.quality(self.candidates[key].outputs, self.task.held_out().targets).tolist()
 
     def _fresh(self, **arguments: int) -> nn.Module:
         torch.manual_seed(self.recipe.seed)
