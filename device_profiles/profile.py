@@ -75,6 +75,15 @@ class DeviceProfile:
     probes: tuple[StepProbe, ...] = ()
     in_context: InContext | None = None
 
+    def __post_init__(self) -> None:
+        full = {layer.name: (layer.in_channels, layer.out_channels) for layer in self.layers}
+        if self.in_context is not None and self.in_context.full != full:
+            other = sorted(name for name, _ in self.in_context.full.items() ^ full.items())
+            raise BadInput(
+                f"layers {', '.join(other)} of {self.model_name!r} are others in isolation than in context; give the "
+                "same network to both, with its constants folded"
+            )
+
     def latencies_ms(self) -> dict[str, float]:
         """Return l(i), the isolated latency of each layer at full width, ms."""
         return {layer.name: layer.full.ms for layer in self.layers}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def measure_in_context(
         raise RuntimeUnavailable(
             f"runtime (={target.runtime!r}) gives no times of single operators here; profile its layers in isolation"
         )
-    end_to_end = _measure_end_to_end(variants, target, effort, partial)
+    end_to_end = measure_end_to_end(variants, references_of(variants), target, effort, partial)
     times = []
     for variant in progress_bar(variants, f"time operators on {target.name}", "variants"):
         model = variant.build()
@@ -87,27 +87,28 @@ def partial_in_context(
     return PartialProfile.beside(place, (target, read_environment().fingerprint, widths, effort))
 
 
-def measure_variants(
-    variants: Mapping[str, WidthVariant], target: Target, effort: Effort, description: str
-) -> dict[str, Measurement]:
-    """Measure the end-to-end latency of variants that fit into memory together, interleaved."""
-    with progress_bar(effort.budget_s, description, "s") as bar:
-        measured = sit({name: (name, variant.build) for name, variant in variants.items()}, target, effort, bar)
-        bar.update(bar.total - bar.n)
-    return measured
-
-
 def references_of(variants: Sequence[WidthVariant]) -> list[int]:
     """Choose what sittings are levelled by: the places of variants of usual size, never of the full network."""
     by_size = sorted(range(1, len(variants)), key=lambda i: variants[i].products)
     return sorted({by_size[round(quantile * (len(by_size) - 1))] for quantile in REFERENCE_QUANTILES})
 
 
-def _measure_end_to_end(
-    variants: Sequence[WidthVariant], target: Target, effort: Effort, partial: PartialProfile
+def measure_end_to_end(
+    variants: Sequence[WidthVariant],
+    references: Collection[int],
+    target: Target,
+    effort: Effort,
+    partial: PartialProfile,
 ) -> list[Measurement]:
-    """Measure as many variants at a time as fit into memory, with the references among them each time."""
-    references = references_of(variants)
+    """Measure variants against each other, as many at a time as fit into memory.
+
+    Args:
+        variants: The network at full width, then at others.
+        references: Places of the variants that every sitting holds, to take out the drift between sittings.
+        target: Where to run.
+        effort: How long to measure, `MIN_ROUNDS` at least; the seed also draws the inputs.
+        partial: Where finished sittings are kept.
+    """
     bytes_each = variants[0].build().ByteSize() / variants[0].products
     rest = [i for i in range(len(variants)) if i not in references]
     room = RESIDENT_BYTES / bytes_each - sum(variants[i].products for i in references)
@@ -119,7 +120,7 @@ def _measure_end_to_end(
     effort = replace(effort, min_rounds=MIN_ROUNDS, max_rounds=max(effort.max_rounds, MIN_ROUNDS))
     done = partial.read()
     partial.write(done)  # a place that cannot be written is found out now, not after the measuring
-    with progress_bar(effort.budget_s, f"measure {target.name} in context", "s") as bar:
+    with progress_bar(effort.budget_s, f"measure {target.name}, {len(variants)} networks", "s") as bar:
         for places in lists[len(done) :]:
             models = {str(i): (str(i), variants[i].build) for i in (*references, *places)}
             share_s = effort.budget_s * len(places) / len(rest)

@@ -43,12 +43,14 @@ class ProfileConfig:
         budget_s: About how long it may take in all, more than 0. Five rounds are measured in any case.
         precision_percent: Stop earlier when every latency is known to this, see `runtimes.timing.Effort`.
         seed: Of the order of the measurements.
+        narrow: Whether to measure layers at other widths than the full ones, too.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     budget_s: float = 15.0
     precision_percent: float = 2.0
     seed: int = 0
+    narrow: bool = True
 
     def __post_init__(self) -> None:
         if not self.budget_s > 0:
@@ -97,6 +99,8 @@ def profile_model(
     for subgraph in subgraphs:
         alike.setdefault(subgraph.signature, subgraph)
     jobs = plan(list(alike.values()))
+    if not config.narrow:
+        jobs = [job for job in jobs if job.turn == jobs[0].turn]
     partial = PartialProfile.beside(output, (target, environment.fingerprint, sha256, config, shapes))
     measured = _measure(sized, jobs, target, config, partial)
     profile = DeviceProfile(

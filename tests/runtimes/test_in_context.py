@@ -10,8 +10,8 @@ from device_profiles.target import Target
 from runtimes import base, in_context, sitting
 from runtimes.in_context import (
     WidthVariant,
+    measure_end_to_end,
     measure_in_context,
-    measure_variants,
     partial_in_context,
     references_of,
 )
@@ -78,10 +78,9 @@ def test_references_are_of_usual_size() -> None:
     assert references_of(variants(64, 10)) == [1]
 
 
-def test_variants_are_measured_by_name() -> None:
-    one, two = variants(64, 8)
-    found = measure_variants({"wide": one, "narrow": two}, Target("onnxruntime"), QUICK, "check")
-    assert found["wide"].ms > found["narrow"].ms > 0
+def test_a_wider_network_takes_longer() -> None:
+    wide, narrow = measure_end_to_end(variants(64, 8), [1], Target("onnxruntime"), QUICK, NOWHERE)
+    assert wide.ms > narrow.ms > 0
 
 
 def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
