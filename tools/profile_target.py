@@ -4,8 +4,14 @@ Prints the layers sorted by cost and writes the device profile, which holds ever
 beside the full one, and the machine. A run that is killed goes on where it stopped when the same command is started
 again.
 
+Layers are measured in isolation, each run by itself at several widths; or in context, inside whole networks of random
+uneven widths, with the runtime's own profiler. The second way predicts networks of other widths better; the first one
+needs no profiler. --check draws networks that the profile has not seen, measures them and tells how well each way
+predicts them.
+
 Example:
     python tools/profile_target.py --runtime onnxruntime
+    python tools/profile_target.py --runtime openvino --model unet-32 --how both --check 20
     python tools/profile_target.py --runtime openvino --model unet-32 --threads 2
     python tools/profile_target.py --runtime onnxruntime --model mine.onnx --input 1x3x224x224
     python tools/profile_target.py --runtime openvino --model package.module:callable --input 1x3x128x128
@@ -26,6 +32,10 @@ from tools.command_line import run
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
     from device_profiles.target import Target
+    from runtimes.prediction_check import PredictionCheck
+
+HOW = ("isolated", "in-context", "both")
+STDOUT = Path("-")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,14 +55,20 @@ def main(arguments: list[str] | None = None) -> int:
     add(
         "--seed", type=int, default=0, help="of the weights of bundled networks and of the order (default: %(default)s)"
     )
+    add("--how", choices=HOW, help="how to measure layers (default: isolated; with --check, both)")
+    add("--variants", type=int, default=32, help="networks to measure layers in, in context (default: %(default)s)")
+    add("--check", type=int, default=0, metavar="N", help="measure N unseen networks against their predictions")
     add("--output", type=Path, help="the profile (default: runs/profiles/MODEL-TARGET.json)")
-    add("--json", action="store_true", help="print JSON in place of the table")
+    add("--json", nargs="?", type=Path, const=STDOUT, help="write JSON to a file; without one, print it for the table")
     options = parser.parse_args(arguments)
+    how = options.how or ("both" if options.check else "isolated")
 
     # Loaded only now, so that --help needs nothing and takes no time.
+    from compress.profiling import Profiling
+    from device_profiles.store import write_whole
     from device_profiles.target import Target
     from runtimes.base import RUNTIMES, check_target
-    from runtimes.profiler import ProfileConfig, profile_model
+    from runtimes.profiler import ProfileConfig
     from tools.model_argument import load_model, parse_shape
 
     shapes = [parse_shape(text) for text in options.input]
@@ -61,11 +77,17 @@ def main(arguments: list[str] | None = None) -> int:
     target = Target(options.runtime, device, options.precision, options.threads, batch)
     check_target(target)
     loaded = load_model(options.model, shapes, batch, options.seed)
-    config = ProfileConfig(loaded.input_shapes, options.budget_s, seed=options.seed)
+    config = ProfileConfig(loaded.input_shapes, options.budget_s, seed=options.seed, narrow=how != "in-context")
     output = options.output or Path("runs/profiles") / f"{loaded.name}-{_settings(target)}.json"
     command = shlex.join(["python", "tools/profile_target.py", *(sys.argv[1:] if arguments is None else arguments)])
-    profile = profile_model(loaded.model, target, config, model_name=loaded.name, output=output, command=command)
-    print(json.dumps(_summary(profile, output), indent=1) if options.json else _table(profile, output))
+    profiling = Profiling(loaded.model, loaded.name, target, config, output, options.variants)
+    profile = profiling.profile(in_context=how != "isolated", command=command)
+    check = profiling.check(profile, options.check) if options.check else None
+    if options.json is not None:
+        text = json.dumps(_summary(profile, output) | (check.to_json() if check else {}), indent=1)
+        write_whole(options.json, text + "\n") if options.json != STDOUT else print(text)
+    if options.json != STDOUT:
+        print(_table(profile, output) + (f"\n\n{_check_table(check)}" if check else ""))
     return 0
 
 
@@ -93,6 +115,20 @@ its layers by themselves: {profile.isolated_sum_ms:.3f} ms
 {target.runtime} {target.version} on {target.device}, {target.precision}, threads {target.threads}, \
 batch {target.batch}; {clock}, 20 % quantile; spread: up to the 90 % quantile
 profile: {output}"""
+
+
+def _check_table(check: PredictionCheck) -> str:
+    from compress.report.comparison import aligned
+
+    rows = [("prediction", "median error, %", "worst, %", "within 5 %, %", "rank correlation")]
+    for name, row in check.rows().items():
+        errors = (row.median_percent, row.worst_percent, row.close_percent)
+        rows.append((name, *(f"{percent:.1f}" for percent in errors), f"{row.spearman:.3f}"))
+    return f"""{aligned(rows)}
+
+{len(check.best.measured_ms)} unseen networks, {min(check.best.measured_ms):.2f} to {max(check.best.measured_ms):.2f} \
+ms; {check.held_percent:.0f} % of them within the 90 % interval
+the machine was at {check.level:.3f} of its level when the profile was measured; "as it is" does not know that"""
 
 
 def _summary(profile: DeviceProfile, output: Path) -> dict[str, Any]:

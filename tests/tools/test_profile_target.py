@@ -58,6 +58,25 @@ def test_json_and_settings_go_where_they_are_asked_for(capsys: pytest.CaptureFix
     assert load_profile(printed["profile"]).input_shapes == {"x": (3, 4, 16, 16)}
 
 
+def test_unseen_networks_are_checked_and_the_numbers_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", saved(), "--check", "3", "--variants", "8", "--json", "check.json", *QUICK]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-8:-3]] == ["prediction", "this", "as", "isolated", "by"]
+    assert "3 unseen networks" in lines[-2]
+    written = json.loads(Path("check.json").read_text())
+    keys = {"median_error_percent", "within_5_percent", "spearman", "macs_median_error_percent"}
+    assert keys | {"isolated_median_error_percent", "layers", "target"} <= written.keys()
+    assert load_profile(written["profile"]).in_context is not None
+
+
+def test_layers_are_measured_in_context_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--how", "in-context", "--variants", "8", "--runtime", "openvino", "--json", *QUICK]
+    assert main(["--model", saved(), *options]) == 0
+    profile = load_profile(json.loads(capsys.readouterr().out)["profile"])
+    assert profile.in_context is not None
+    assert {len(layer.measurements) for layer in profile.layers} == {1}
+
+
 def test_open_shapes_are_given_in_the_order_of_the_inputs() -> None:
     model = network([node("Conv", "x w", "y")], {"w": random(4, 4, 1, 1)}, shape=("n", 4, "h", "w"))
     Path("open.onnx").write_bytes(to_bytes(model))
@@ -98,6 +117,7 @@ def test_bundled_networks_have_names_and_shapes_of_their_own() -> None:
         (["--precision", "fp32"], BadInput, r"precision \(='fp32'\)"),
         (["--precision", "bf16"], BadInput, r"precision \(='bf16'\) must be 'f32' with onnxruntime"),
         (["--device", "tpu"], RuntimeUnavailable, r"device \(='tpu'\)"),
+        (["--model", "net.onnx", "--check", "1", "--variants", "3"], BadInput, r"variants \(=3\) must be at least 8"),
         (["--threads", "0"], BadInput, r"threads \(=0\)"),
         (["--batch", "0"], BadInput, r"batch \(=0\)"),
         (["--model", "net.onnx", "--budget-s", "0"], BadInput, r"budget_s \(=0.0\)"),
