@@ -63,7 +63,12 @@ def prune_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, prove: b
 
 def disagreement(module: nn.Module, graph: ChannelGraph, keep: Keep) -> str | None:
     """Tell how a pruned module would differ from the pruned network; None if it would not."""
-    return _difference(_sliced(module, graph, keep), remove_channels(graph, keep))
+    pruned = _sliced(module, graph, keep)
+    try:
+        _run(pruned, graph.network)
+    except RUN_ERRORS as err:  # known without pruning the network, which takes longer
+        return _failure(err)
+    return _difference(pruned, remove_channels(graph, keep))
 
 
 def plain(module: nn.Module) -> nn.Module:
@@ -204,7 +209,7 @@ def _difference(pruned: nn.Module, network: Network) -> str | None:
     try:
         results = _run(pruned, network)
     except RUN_ERRORS as err:
-        return f"does not run ({(str(err) or type(err).__name__).splitlines()[0][:120]})"
+        return _failure(err)
     for (name, one), two in zip(wanted.items(), results, strict=True):
         if one.shape != tuple(two.shape):
             return f"makes output {name!r} of shape {tuple(two.shape)} in place of {one.shape}"
@@ -213,6 +218,10 @@ def _difference(pruned: nn.Module, network: Network) -> str | None:
         if not error <= TOLERANCE:
             return f"computes output {name!r} {error:.1e} of its spread away from the pruned network"
     return None
+
+
+def _failure(err: Exception) -> str:
+    return f"does not run ({(str(err) or type(err).__name__).splitlines()[0][:120]})"
 
 
 def _run(module: nn.Module, network: Network) -> list[Tensor]:

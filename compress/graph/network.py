@@ -85,9 +85,33 @@ class Network:
         with open_session(network.model, Target("onnxruntime")):  # finds what no checker finds, before it is relied on
             return network
 
-    def write(self, path: Path) -> None:
-        """Write the network as one ONNX file, whole or not at all."""
-        write_whole(path, to_bytes(self.model))
+    def write(self, path: Path, *, external_data: bool = False) -> None:
+        """Write the network as an ONNX file, whole or not at all.
+
+        Args:
+            path: The file.
+            external_data: Write the weights to a second file beside it, named after it with ".data"; ONNX allows no
+                more than 2 GiB in one file.
+
+        Raises:
+            BadInput: The place cannot be written, or the network does not fit into one file.
+        """
+        if not external_data:
+            write_whole(path, to_bytes(self.model))
+            return
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        place = path.name + ".data"
+        onnx.external_data_helper.convert_model_to_external_data(model, location=place, size_threshold=0)
+        content = bytearray()
+        for tensor in model.graph.initializer:
+            info = {entry.key: entry.value for entry in tensor.external_data}
+            if "location" in info:
+                onnx.external_data_helper.set_external_data(tensor, place, len(content), len(tensor.raw_data))
+                content += tensor.raw_data
+                tensor.ClearField("raw_data")
+        write_whole(path.with_name(place), bytes(content))
+        write_whole(path, to_bytes(model))
 
     @cached_property
     def sha256(self) -> str:

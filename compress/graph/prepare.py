@@ -77,14 +77,22 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         return shapes
     light = _without_weights(model)
     try:
-        inferred = shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
-    except (shape_inference.InferenceError, ValueError) as err:
-        raise BadInput(f"the model's shapes contradict each other ({_first_line(err)}); export it again") from err
+        inferred = _infer(light)
+    except BadInput:  # exporters note wrong shapes at times; those of inputs and outputs must be right
+        del light.graph.value_info[:]
+        inferred = _infer(light)
     del model.graph.value_info[:]
     model.graph.value_info.extend(inferred.graph.value_info)
     for ours, theirs in zip(model.graph.output, inferred.graph.output, strict=True):
         ours.CopyFrom(theirs)
     return static_shapes(model)
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (shape_inference.InferenceError, ValueError) as err:
+        raise BadInput(f"the model's shapes contradict each other ({_first_line(err)}); export it again") from err
 
 
 def fix_inputs(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]]) -> None:

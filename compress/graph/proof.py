@@ -113,9 +113,9 @@ def compare_numbers(graph: ChannelGraph, keep: Keep, pruned: Network) -> Differe
     tensors = graph.execution.tensors
     probes = [layer.output for layer in graph.layers if layer.output not in graph.network.outputs]
     feeds = random_feeds(graph.network)
-    reference = run(_with_outputs(zeroed(graph, keep), probes), feeds)
+    reference = run_probed(zeroed(graph, keep), feeds, probes)
     try:
-        actual = run(_with_outputs(pruned.model, probes), feeds)
+        actual = run_probed(pruned.model, feeds, probes)
     except UnsupportedModel as err:
         raise ParityFailed(f"the network does not run once {_names(keep)} is pruned ({err}); report it") from err
     worst = Difference(0.0, next(iter(graph.network.outputs)), constant=True)
@@ -146,11 +146,13 @@ def _difference(wanted: Array, got: Array) -> tuple[float, bool]:
     return float(np.abs(one - two).max()) / spread, False
 
 
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+def run_probed(model: onnx.ModelProto, feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Run a model once in ONNX Runtime and return its outputs and the named intermediate results."""
+    outputs = {output.name for output in model.graph.output}
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
-    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return probed
+    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    return run(probed, feeds)
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,143 @@
+"""Absorb channels that always have the same value into the biases of the layers that use them.
+
+A channel whose weights are zero, or whose normalisation has the scale zero, is constant. Removing it changes what
+the next layer computes by a constant too, which its bias can hold: exactly where the layer sees the channel
+everywhere alike, that is without a padded border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from compress.graph.channels import ChannelGraph, Keep, Layer
+from compress.graph.magnitude import output_axis
+from compress.graph.network import Network
+
+Floats = NDArray[np.float64]  # per channel the constant value, NaN where it varies
+POINTWISE: dict[str, Callable[[Floats], Floats]] = {
+    "Dropout": lambda x: x,
+    "GlobalAveragePool": lambda x: x,
+    "GlobalMaxPool": lambda x: x,
+    "Identity": lambda x: x,
+    "Relu": lambda x: np.maximum(x, 0.0),
+    "Sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
+    "Tanh": np.tanh,
+}
+
+
+def absorb_dead(graph: ChannelGraph, keep: Keep) -> tuple[Network, int]:
+    """Move the constant output of channels that will be removed into the biases of the layers that use them.
+
+    Args:
+        graph: The channel graph.
+        keep: What will be kept.
+
+    Returns:
+        The network with those biases, and how many channels were absorbed into at least one.
+    """
+    alive = graph.alive(keep)
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.network.model)
+    values = _constant_channels(graph)
+    absorbed: set[int] = set()
+    for layer in graph.layers:
+        node = next(node for node in model.graph.node if node.name == layer.node)
+        vector = graph.execution.tensors[node.input[0]].vector(_channel_axis(layer, graph, node))
+        constant = values.get(node.input[0])
+        if constant is None or vector is None or not _sees_everywhere_alike(node, layer):
+            continue
+        dead = ~alive[vector] & np.isfinite(constant) & (constant != 0.0)
+        if dead.any():
+            _add_to_bias(model.graph, node, layer, _effect(graph, layer, np.where(dead, constant, 0.0)))
+            absorbed |= set(graph.class_of[vector[dead]].tolist())
+    return Network(model), len(absorbed)
+
+
+def _channel_axis(layer: Layer, graph: ChannelGraph, node: onnx.NodeProto) -> int:
+    return 1 if layer.op == "Conv" else len(graph.execution.tensors[node.input[0]].shape) - 1
+
+
+def _sees_everywhere_alike(node: onnx.NodeProto, layer: Layer) -> bool:
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if layer.op == "Conv":
+        return (
+            layer.groups == 1 and not any(attributes.get("pads", ())) and b"SAME" not in attributes.get("auto_pad", b"")
+        )
+    return layer.op == "Gemm" and not attributes.get("transA") and attributes.get("alpha", 1.0) == 1.0
+
+
+def _constant_channels(graph: ChannelGraph) -> dict[str, Floats]:
+    """Follow the constant channels of every layer through the operators that treat each channel by itself."""
+    layers = {layer.output: layer for layer in graph.layers}
+    weights = graph.network.weights
+    values: dict[str, Floats] = {}
+    for node in graph.network.model.graph.node:
+        name = node.output[0]
+        if name in layers and layers[name].op in ("Conv", "Gemm"):
+            values[name] = _dead_outputs(graph, layers[name])
+        elif node.op_type == "BatchNormalization" and all(one in weights for one in node.input[1:]):
+            values[name] = _normalised(node, values.get(node.input[0]), weights)
+        elif node.op_type in POINTWISE and node.input[0] in values:
+            values[name] = POINTWISE[node.op_type](values[node.input[0]])
+        elif node.op_type == "LeakyRelu" and node.input[0] in values:
+            slope = next((attribute.f for attribute in node.attribute if attribute.name == "alpha"), 0.01)
+            x = values[node.input[0]]
+            values[name] = np.where(x < 0, slope * x, x)
+        elif node.op_type in ("ReduceMean", "ReduceMax") and node.input[0] in values and _keeps_channels(node, weights):
+            values[name] = values[node.input[0]]
+        elif node.op_type == "Flatten" and node.input[0] in values:
+            positions = graph.network.shapes[name][-1] // len(values[node.input[0]])
+            values[name] = np.repeat(values[node.input[0]], positions)
+    return values
+
+
+def _keeps_channels(node: onnx.NodeProto, weights: Mapping[str, NDArray[np.generic]]) -> bool:
+    """Whether a reduction combines positions of a feature map and leaves its channels apart."""
+    listed = weights.get(node.input[1]) if len(node.input) > 1 else None
+    return listed is not None and bool((listed.astype(np.int64) > 1).all())
+
+
+def _dead_outputs(graph: ChannelGraph, layer: Layer) -> Floats:
+    weights = graph.network.weights
+    weight = weights[layer.weight]
+    axis = output_axis(graph, layer)
+    alive = np.abs(weight).sum(axis=tuple(a for a in range(weight.ndim) if a != axis)) > 0
+    bias = weights[layer.bias].astype(np.float64) if layer.bias in weights else np.zeros(layer.out_channels)
+    return np.where(alive, np.nan, np.broadcast_to(bias.reshape(-1), alive.shape))
+
+
+def _normalised(node: onnx.NodeProto, value: Floats | None, weights: Mapping[str, NDArray[np.generic]]) -> Floats:
+    scale, offset, mean, var = (weights[name].astype(np.float64) for name in node.input[1:5])
+    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+    known = np.full(len(scale), np.nan) if value is None else value
+    return np.where(scale == 0.0, offset, (known - mean) / np.sqrt(var + epsilon) * scale + offset)
+
+
+def _effect(graph: ChannelGraph, layer: Layer, constant: Floats) -> Floats:
+    """Return what constant input channels add to every output channel."""
+    weight = graph.network.weights[layer.weight].astype(np.float64)
+    per_pair = weight.reshape(*weight.shape[:2], -1).sum(-1)
+    effect: Floats = per_pair @ constant if output_axis(graph, layer) == 0 else constant @ per_pair
+    return effect
+
+
+def _add_to_bias(graph: onnx.GraphProto, node: onnx.NodeProto, layer: Layer, effect: Floats) -> None:
+    """Give a layer a bias of its own that holds the effect too."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    old = numpy_helper.to_array(stored[layer.bias]) if layer.bias in stored else np.zeros(len(effect))
+    dtype = numpy_helper.to_array(stored[layer.weight]).dtype
+    users = sum(layer.bias in other.input for other in graph.node) if layer.bias else 0
+    name = layer.bias if layer.bias and users == 1 else f"{layer.name}.bias.absorbed"
+    tensor = numpy_helper.from_array((old.reshape(-1) + effect).astype(dtype), name)
+    if name in stored:
+        stored[name].CopyFrom(tensor)
+    else:
+        graph.initializer.append(tensor)
+    while len(node.input) < 3:
+        node.input.append("")
+    node.input[2] = name
