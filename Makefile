@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(RUN) tools/compress_model.py tools/recipes/demo.toml
 
 test: $(STAMP)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
