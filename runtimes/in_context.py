@@ -23,8 +23,7 @@ from runtimes.sitting import RESIDENT_BYTES, Sitting, join, sit
 from runtimes.timing import Effort
 
 MIN_ROUNDS = 16  # of a network of 4 ms that is 4 s for 32 variants, less than they take to load
-# Sittings are levelled by networks of the size of the others: drift moves those alike, but not much larger ones.
-REFERENCE_QUANTILES = (0.25, 0.5, 0.75)
+SITTING_REFERENCES = 3
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,13 @@ def partial_in_context(
     return PartialProfile.beside(place, (target, read_environment().fingerprint, widths, effort))
 
 
-def references_of(variants: Sequence[WidthVariant]) -> list[int]:
-    """Choose what sittings are levelled by: the places of variants of usual size, never of the full network."""
+def references_of(variants: Sequence[WidthVariant], count: int = SITTING_REFERENCES) -> list[int]:
+    """Choose what sittings are levelled by: the places of variants of all sizes, but not of the full network.
+
+    Drift moves networks of a size alike, but not much larger ones.
+    """
     by_size = sorted(range(1, len(variants)), key=lambda i: variants[i].products)
-    return sorted({by_size[round(quantile * (len(by_size) - 1))] for quantile in REFERENCE_QUANTILES})
+    return sorted({by_size[int((i + 0.5) / count * len(by_size))] for i in range(count)})
 
 
 def measure_end_to_end(
