@@ -100,6 +100,8 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def mend_attributes_(module: nn.Module) -> None:
     """Make the sizes that a module repeats as attributes agree with its weights, in place."""
+    if isinstance(module, nn.RNNBase):
+        module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return

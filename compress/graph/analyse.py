@@ -15,6 +15,7 @@ from compress.graph.classes import coupled
 from compress.graph.execute import Execution, execute
 from compress.graph.labels import FROZEN, BoolArray, IntArray
 from compress.graph.network import Network
+from compress.graph.rules.recurrent import GATES
 from device_profiles.errors import BadInput
 from runtimes.layers import WeightedLayer, weighted_layers
 
@@ -67,9 +68,25 @@ def find_layers(network: Network) -> tuple[WeightedLayer, ...]:
         if node.op_type == "MatMul" and node.input[1] in turned:
             copy.op_type, copy.input[1] = "Gemm", turned[node.input[1]]
             copy.attribute.append(onnx.helper.make_attribute("transB", 1))
-    layers = weighted_layers(outline)
-    ops = {node.output[0]: node.op_type for node in graph.node}
-    return tuple(replace(layer, op=ops[layer.output]) for layer in layers)
+    found = {layer.output: layer for layer in weighted_layers(outline)}
+    found |= _recurrent_layers(network)
+    nodes = [node for node in graph.node if node.output[0] in found]
+    return tuple(replace(found[node.output[0]], op=node.op_type) for node in nodes)
+
+
+def _recurrent_layers(network: Network) -> dict[str, WeightedLayer]:
+    """Name every LSTM, GRU and RNN after the weight its gates were cut from; widths are of one direction."""
+    made_by = {name: node for node in network.model.graph.node for name in node.output}
+    found = {}
+    for node in network.model.graph.node:
+        if node.op_type in GATES:
+            weight = node.input[1]
+            while weight in made_by:
+                weight = made_by[weight].input[0]
+            inner, outer = network.shapes[node.input[1]][2], network.shapes[node.input[2]][2]
+            output = node.output[0]
+            found[output] = WeightedLayer(weight, node.name, node.op_type, weight, output, inner, outer, 1)
+    return found
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,12 @@ class _Surgery:
             node.attribute.append(helper.make_attribute("group", whole // weight[1]))
         return [node]
 
+    def recurrent(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """LSTM, GRU, RNN: as many hidden channels as are left."""
+        _drop_attributes(node, "hidden_size")
+        node.attribute.append(helper.make_attribute("hidden_size", self._after(node.input[2])[2]))
+        return [node]
+
     def _tensor(self, name: str) -> Labelled:
         return self.graph.execution.tensors[name]
 
@@ -237,6 +243,9 @@ Rewrite = Callable[[_Surgery, onnx.NodeProto], list[onnx.NodeProto]]
 REWRITES: dict[str, Rewrite] = {
     "Conv": _Surgery.convolution,
     "ConvTranspose": _Surgery.convolution,
+    "GRU": _Surgery.recurrent,
+    "LSTM": _Surgery.recurrent,
+    "RNN": _Surgery.recurrent,
     "Expand": _Surgery.shape_operand,
     "Gather": _Surgery.gather,
     "GatherND": _Surgery.gather_nd,

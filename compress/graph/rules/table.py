@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.graph.labels import Labelled
-from compress.graph.rules import contraction, join, movement, reduction
+from compress.graph.rules import contraction, join, movement, recurrent, reduction
 from compress.graph.rules.step import Rule, Step
 
 ELEMENTWISE = (
@@ -50,6 +50,7 @@ RULES: dict[str, Rule] = {
     "MaxPool": reduction.pooling,
     "Pad": movement.pad,
     "RMSNormalization": reduction.layer_normalisation,
+    **dict.fromkeys(recurrent.GATES, recurrent.recurrent),
     **dict.fromkeys(reduction.REDUCTIONS, reduction.reduction),
     "Reshape": movement.reshape,
     "Resize": reduction.pooling,

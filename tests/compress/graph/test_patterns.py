@@ -9,6 +9,8 @@ from compress.graph.proof import TOLERANCE
 from compress.graph.surgery import prune
 from tests.compress.graph.patterns import PATTERNS, graph_of
 
+RECURRENT = ["i", "l.weight_ih_l0", "b.weight_ih_l0", "g.weight_ih_l0"]
+
 # What must be found: set -> (width, step). A missing layer is frozen, and should be.
 SETS = {
     "Residual": {"a": (16, 1)},
@@ -43,6 +45,8 @@ SETS = {
     "Conv1d": {"a": (8, 1), "b": (6, 1)},
     "Conv3d": {"a": (8, 1)},
     "TwoInOut": {"a": (8, 1)},
+    "Recurrent": {n: (w, 1) for n, w in zip(RECURRENT, (10, 12, 6, 8), strict=True)},
+    "Einsum": {"l": (8, 1)},
     "ChannelMean": {"a": (8, 1), "d": (3, 1)},
     "BlurPool": {"a": (8, 1)},
     "Tokens": {"a": (16, 1), "b": (8, 1)},
