@@ -18,74 +18,120 @@ from device_profiles.terms import dictionaries, evaluate
 FOLDS = 4
 RIDGE = 1e-4  # keeps the choice among columns that are nearly equal from resting on noise
 CONFIDENCE = 0.9
+COARSE = 2  # sets of terms that whole networks can decide on
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """Terms fitted to one layer.
+class LayerKind:
+    """What layers share when only whole networks were measured.
 
     Attributes:
-        cost: Term -> ms, without zeros.
-        unseen_ms: What a fit without it predicts for each variant.
+        kind: Layers of the same kind take the same time for the same work, such as "Conv 3x3 by 2".
+        work: Of the layer at full width, in any unit.
     """
 
-    cost: Mapping[str, float]
+    kind: str
+    work: float
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A set of terms with its coefficients.
+
+    Attributes:
+        coefficients: One a term.
+        unseen_ms: What a fit without it predicts for each variant.
+        error: Weighted root mean square of how far that is off.
+        terms: Names of the terms.
+    """
+
+    coefficients: Array
     unseen_ms: Array
+    error: float
+    terms: tuple[str, ...]
 
 
 def fit(variants: Sequence[MeasuredVariant], merged: Mapping[str, str]) -> InContext:
     """Fit every layer by non-negative least squares, with the set of terms that predicts unseen variants best.
 
     Args:
-        variants: The network at full width, then at others.
+        variants: The network at full width, then at others, with the times of their layers.
         merged: Layers without times of their own -> the layers they count with.
 
     Returns:
         The fit, with the error that cross-validation found.
     """
     total_ms = np.asarray([variant.end_to_end.ms for variant in variants])
-    fits = {}
+    unseen_ms, costs = np.zeros(len(variants)), {}
     for name in variants[0].layers_ms:
-        widths = np.asarray([variant.widths[name] for variant in variants])
         layer_ms = np.asarray([variant.layers_ms[name] for variant in variants])
-        fits[name] = _fit_layer(widths, layer_ms, 1 / total_ms)
-    unseen_ms = sum((each.unseen_ms for each in fits.values()), np.zeros(len(variants)))
-    errors = np.abs(np.log(np.maximum(unseen_ms, 1e-9) / total_ms))
-    return InContext(
-        variants=tuple(variants),
-        costs={name: each.cost for name, each in fits.items()},
-        merged=merged,
-        error=float(np.quantile(errors[1:] if len(errors) > 1 else errors, CONFIDENCE)),
-    )
+        candidates = (
+            _cross_validated(terms, _columns(variants, name, terms), layer_ms, 1 / total_ms) for terms in dictionaries()
+        )
+        best = min(candidates, key=lambda chosen: chosen.error)
+        unseen_ms += best.unseen_ms
+        costs[name] = _without_zeros(best.terms, best.coefficients)
+    return InContext(tuple(variants), costs, merged, _error(unseen_ms, total_ms))
 
 
-def _fit_layer(widths: NDArray[np.int64], layer_ms: Array, weights: Array) -> _Fit:
-    """Choose among the sets of terms by cross-validation.
+def fit_whole(variants: Sequence[MeasuredVariant], kinds: Mapping[str, LayerKind]) -> InContext:
+    """Fit layers to end-to-end latencies alone, for runtimes that do not tell what their operators take.
+
+    Layers of a kind share their coefficients, each in proportion to its work; there are more layers than networks.
 
     Args:
-        widths: Channels in and out, shape (n, 2); the full ones first.
-        layer_ms: Shape (n,).
-        weights: Of each error, shape (n,).
+        variants: The network at full width, then at others.
+        kinds: Layer -> its kind.
+    """
+    total_ms = np.asarray([variant.end_to_end.ms for variant in variants])
+    names = sorted({each.kind for each in kinds.values()})
+    candidates = []
+    for terms in dictionaries()[:COARSE]:
+        columns = np.zeros((len(variants), len(names), len(terms)))
+        for name, each in kinds.items():
+            columns[:, names.index(each.kind)] += each.work * _columns(variants, name, terms)
+        flat = columns.reshape(len(variants), -1)
+        candidates.append(_cross_validated(terms, flat, total_ms, 1 / total_ms))
+    best = min(candidates, key=lambda chosen: chosen.error)
+    shared = dict(zip(names, best.coefficients.reshape(len(names), -1), strict=True))
+    costs = {name: _without_zeros(best.terms, each.work * shared[each.kind]) for name, each in kinds.items()}
+    return InContext(tuple(variants), costs, {}, _error(best.unseen_ms, total_ms))
+
+
+def _columns(variants: Sequence[MeasuredVariant], name: str, terms: tuple[str, ...]) -> Array:
+    widths = np.asarray([variant.widths[name] for variant in variants])
+    return evaluate(terms, widths, variants[0].widths[name])
+
+
+def _cross_validated(terms: tuple[str, ...], columns: Array, ms: Array, weights: Array) -> _Chosen:
+    """Fit terms to all variants, and to all but each part of them.
+
+    Args:
+        terms: Names.
+        columns: Shape (n, any).
+        ms: Shape (n,).
+        weights: Of each variant, shape (n,).
     """
     # In random order, or a fold could hold all networks of one alignment, which repeat regularly.
-    folds = np.random.default_rng(0).permutation(len(layer_ms)) % FOLDS
-    full = (int(widths[0, 0]), int(widths[0, 1]))
-    best, least = None, np.inf
-    for terms in dictionaries():
-        columns = evaluate(terms, widths, full)
-        unseen_ms = np.empty_like(layer_ms)
-        for fold in range(min(FOLDS, len(layer_ms))):
-            seen = folds != fold if len(layer_ms) >= FOLDS else np.ones(len(layer_ms), np.bool_)
-            unseen_ms[folds == fold] = columns[folds == fold] @ _solve(columns[seen], layer_ms[seen], weights[seen])
-        error = float(np.sqrt(np.mean(((unseen_ms - layer_ms) * weights) ** 2)))
-        if error < least:
-            coefficients = _solve(columns, layer_ms, weights)
-            cost = {term: float(ms) for term, ms in zip(terms, coefficients, strict=True) if ms > 0}
-            best, least = _Fit(cost, unseen_ms), error
-    assert best is not None, "there is a set of terms"
-    return best
+    folds = np.random.default_rng(0).permutation(len(ms)) % FOLDS
+    unseen_ms = np.zeros_like(ms)
+    for fold in set(folds.tolist()):
+        seen = folds != fold if len(ms) >= FOLDS else np.ones(len(ms), np.bool_)
+        unseen_ms[folds == fold] = columns[folds == fold] @ _solve(columns[seen], ms[seen], weights[seen])
+    error = float(np.sqrt(np.mean(((unseen_ms - ms) * weights) ** 2)))
+    return _Chosen(_solve(columns, ms, weights), unseen_ms, error, terms)
+
+
+def _error(unseen_ms: Array, total_ms: Array) -> float:
+    """The relative error that most variants stay below; the full network, which no other surrounds, does not count."""
+    errors = np.abs(np.log(np.maximum(unseen_ms, 1e-9) / total_ms))
+    return float(np.quantile(errors[1:] if len(errors) > 1 else errors, CONFIDENCE))
+
+
+def _without_zeros(terms: tuple[str, ...], coefficients: Array) -> dict[str, float]:
+    return {term: ms for term, ms in zip(terms, coefficients.tolist(), strict=True) if ms > 0}
 
 
 def _solve(columns: Array, layer_ms: Array, weights: Array) -> Array:

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import onnx
 
-from device_profiles.errors import BadInput, RuntimeUnavailable
+from device_profiles.errors import BadInput
 from device_profiles.in_context import InContext, MeasuredVariant
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from device_profiles.terms import Widths
 from runtimes.base import check_target, time_operators, times_operators
+from runtimes.carve import carve
 from runtimes.environment import read_environment
-from runtimes.fit import fit
+from runtimes.fit import LayerKind, fit, fit_whole
 from runtimes.operators import LayerTimes, attribute, hosts, merge
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
+from runtimes.shapes import with_shapes
 from runtimes.sitting import RESIDENT_BYTES, Sitting, join, sit
 from runtimes.timing import Effort
 
@@ -49,6 +51,8 @@ def measure_in_context(
 ) -> InContext:
     """Measure variants of a network against each other, and their layers with the runtime's own profiler.
 
+    Where that is not read, layers are fitted to the end-to-end latencies alone, which takes more variants to be good.
+
     Args:
         variants: The network at full width, then at others: about 30, uneven, so that the effects of the widths of
             a layer can be told apart, some of them with aligned widths only.
@@ -58,17 +62,16 @@ def measure_in_context(
 
     Raises:
         BadInput: There are too few variants to fit anything, or the output's place is wrong.
-        RuntimeUnavailable: The target is not here, or its runtime's profiler is not read.
+        RuntimeUnavailable: The target is not here.
         UnsupportedModel: The runtime cannot run a variant.
     """
     check_target(target)
     if len(variants) < 2:
         raise BadInput(f"variants (={len(variants)}) must be the full network and at least one other; 25 are of use")
-    if not times_operators(target):
-        raise RuntimeUnavailable(
-            f"runtime (={target.runtime!r}) gives no times of single operators here; profile its layers in isolation"
-        )
     end_to_end = measure_end_to_end(variants, references_of(variants), target, effort, partial)
+    if not times_operators(target):
+        pairs = zip(variants, end_to_end, strict=True)
+        return fit_whole([MeasuredVariant(v.widths, latency, {}) for v, latency in pairs], _kinds(variants[0].build()))
     times = []
     for variant in progress_bar(variants, f"time operators on {target.name}", "variants"):
         model = variant.build()
@@ -140,3 +143,13 @@ def _measured(
     layers_ms = merge(times, merged)
     scale = end_to_end.ms / sum(layers_ms.values())
     return MeasuredVariant(variant.widths, end_to_end, {name: ms * scale for name, ms in layers_ms.items()})
+
+
+def _kinds(model: onnx.ModelProto) -> dict[str, LayerKind]:
+    """Sort layers by operator, kernel and stride; their work is their multiplications, in billions."""
+    kinds = {}
+    for subgraph in carve(with_shapes(model, {})):
+        attributes = subgraph.nodes[0].attrs
+        form = (attributes.get("kernel_shape"), attributes.get("strides"), subgraph.layer.groups > 1)
+        kinds[subgraph.layer.name] = LayerKind(f"{subgraph.layer.op} {form}", subgraph.macs / 1e9)
+    return kinds

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from device_profiles.in_context import InContext, MeasuredVariant
-from runtimes.fit import fit
+from runtimes.fit import LayerKind, fit, fit_whole
 from tests.device_profiles.example import flat
 
 FULL = 64
@@ -47,6 +48,19 @@ def test_steps_and_slow_paths_are_found(cost: Cost) -> None:
     assert found.error < 0.02
     assert found.layer_ms("lost", (40, 40)) == 0
     assert found.merged == {"lost": "second"}
+
+
+def test_whole_networks_are_enough_where_layers_of_a_kind_behave_alike() -> None:
+    def cost(width_in: int, width_out: int) -> float:
+        return 4 * width_in * (-(-width_out // 16) * 16) / FULL**2
+
+    both = measured(cost)
+    twins = [replace(v, end_to_end=flat(cost(*v.widths["first"]) + 2 * cost(*v.widths["second"]))) for v in both]
+    kinds = {"first": LayerKind("conv", 1.0), "second": LayerKind("conv", 2.0)}
+    found = fit_whole(twins, kinds)
+    assert max(errors(found, cost)) < 0.05
+    assert found.layer_ms("second", (40, 40)) == pytest.approx(2 * found.layer_ms("first", (40, 40)))
+    assert found.error < 0.05
 
 
 def test_noise_shows_in_the_error() -> None:

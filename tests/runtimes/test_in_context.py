@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from device_profiles.errors import BadInput, RuntimeUnavailable
+from device_profiles.errors import BadInput
 from device_profiles.target import Target
 from runtimes import base, in_context, sitting
 from runtimes.in_context import (
@@ -73,6 +73,14 @@ def test_an_interrupted_measurement_goes_on_and_what_is_larger_than_memory_is_le
     assert len({variant.end_to_end.scale for variant in found.variants}) > 1
 
 
+def test_without_the_runtimes_profiler_layers_are_fitted_to_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base.RUNTIMES, "plain", base.Runtime("runtimes.ort", "onnxruntime", ""))
+    found = measure_in_context(variants(64, 16, 33, 48, 20, 40), Target("plain"), QUICK, NOWHERE)
+    assert found.variants[1].layers_ms == {}
+    assert found.costs.keys() == {"a", "b"}
+    assert found.layer_ms("a", (4, 64)) + found.layer_ms("b", (64, 2)) > found.layer_ms("a", (4, 8)) >= 0
+
+
 def test_references_are_of_all_sizes_but_the_full_one() -> None:
     assert references_of(variants(64, 10, 20, 30, 40, 50)) == [1, 3, 5]
     assert references_of(variants(64, 10)) == [1]
@@ -83,9 +91,6 @@ def test_a_wider_network_takes_longer() -> None:
     assert wide.ms > narrow.ms > 0
 
 
-def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_alone_is_refused() -> None:
     with pytest.raises(BadInput, match=r"variants \(=1\) must be the full network and at least one other"):
         measure_in_context(variants(64), Target("onnxruntime"), QUICK, NOWHERE)
-    monkeypatch.setitem(base.RUNTIMES, "plain", base.Runtime("runtimes.ort", "onnxruntime", ""))
-    with pytest.raises(RuntimeUnavailable, match=r"runtime \(='plain'\) gives no times of single operators"):
-        measure_in_context(variants(64, 8), Target("plain"), QUICK, NOWHERE)
