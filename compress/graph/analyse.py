@@ -34,9 +34,11 @@ def analyse(network: Network, frozen: Mapping[str, str] | None = None) -> Channe
         BadInput: `frozen` names a set that does not exist.
     """
     execution, class_of = _settle(network)
-    layers = [_Seen(one, *_ends(execution, class_of, one)) for one in find_layers(network)]
+    wiring = _Wiring.of(network)
+    found, nodes = find_layers(network), wiring.made_by
+    layers = [_Seen(one, *_ends(execution, class_of, one, nodes[one.output])) for one in found]
     class_of = _freeze_unbalanced(execution, class_of, layers)
-    layers = [_Seen(one.layer, *_ends(execution, class_of, one.layer)) for one in layers]
+    layers = [_Seen(one, *_ends(execution, class_of, one, nodes[one.output])) for one in found]
     sets = _find_sets(execution, class_of, layers)
     for name in frozen or {}:
         if name not in sets:
@@ -48,7 +50,8 @@ def analyse(network: Network, frozen: Mapping[str, str] | None = None) -> Channe
     sets = _with_families(sets, balances, len(class_of))
     sets = {name: replace(one, frozen=(frozen or {}).get(name)) for name, one in sets.items()}
     sets = _frozen_families(sets)
-    described = tuple(_describe(execution, one, sets) for one in layers)
+    number_of = _set_numbers(sets, len(class_of))
+    described = tuple(_describe(wiring, one, sets, number_of) for one in layers)
     return ChannelGraph(network, described, sets, balances, execution, class_of)
 
 
@@ -90,6 +93,23 @@ def _recurrent_layers(network: Network) -> dict[str, WeightedLayer]:
 
 
 @dataclass(frozen=True)
+class _Wiring:
+    """Which operator makes each tensor and which use it."""
+
+    network: Network
+    made_by: Mapping[str, onnx.NodeProto]
+    used_by: Mapping[str, list[onnx.NodeProto]]
+
+    @classmethod
+    def of(cls, network: Network) -> _Wiring:
+        used_by: dict[str, list[onnx.NodeProto]] = {}
+        for node in network.model.graph.node:
+            for name in dict.fromkeys(node.input):
+                used_by.setdefault(name, []).append(node)
+        return cls(network, {name: node for node in network.model.graph.node for name in node.output}, used_by)
+
+
+@dataclass(frozen=True)
 class _Seen:
     """A layer with the classes of its input and output channels."""
 
@@ -123,8 +143,9 @@ def _stuck(execution: Execution, class_of: IntArray) -> dict[str, tuple[int, ...
     return {key: axes for key, (axes, labels) in trace.alternatives.items() if not class_of[labels].any()}
 
 
-def _ends(execution: Execution, class_of: IntArray, layer: WeightedLayer) -> tuple[IntArray, IntArray]:
-    node = next(node for node in execution.network.model.graph.node if layer.output in node.output)
+def _ends(
+    execution: Execution, class_of: IntArray, layer: WeightedLayer, node: onnx.NodeProto
+) -> tuple[IntArray, IntArray]:
     return (
         _channel_classes(execution, class_of, node.input[0], layer.op, bool(_attribute(node, "transA", 0))),
         _channel_classes(execution, class_of, layer.output, layer.op, False),
@@ -142,16 +163,15 @@ def _find_sets(execution: Execution, class_of: IntArray, layers: Sequence[_Seen]
     """Group classes that occur equally often in the same places: each group can take any width by itself."""
     generator = np.random.default_rng(SIGNATURE_SEED)
     signature = np.zeros(len(class_of), np.uint64)
-    produced = np.zeros(len(class_of), np.bool_)
+    done = np.ones(len(class_of), np.bool_)
     for seen in layers:
         for side in (seen.inner, seen.outer):
             np.add.at(signature, side, generator.integers(1, 2**63, dtype=np.uint64))
-        produced[seen.outer] = True
+        done[seen.outer] = False
     for piece in execution.trace.pieces:
         np.add.at(signature, np.unique(class_of[piece]), generator.integers(1, 2**63, dtype=np.uint64))
-    produced[FROZEN] = False
+    done[FROZEN] = True
     sets: dict[str, ChannelSet] = {}
-    done = ~produced
     for seen in layers:
         fresh = seen.outer[~done[seen.outer]]
         _, start = np.unique(fresh, return_index=True)
@@ -161,10 +181,33 @@ def _find_sets(execution: Execution, class_of: IntArray, layers: Sequence[_Seen]
         for kind in kinds[np.sort(np.unique(kinds, return_index=True)[1])]:
             classes = fresh[kinds == kind]
             name = _free_name(seen.layer.name, sets)
-            producers = tuple(one.layer.name for one in layers if np.isin(classes, one.outer).any())
-            consumers = tuple(one.layer.name for one in layers if np.isin(classes, one.inner).any())
-            sets[name] = ChannelSet(name, len(classes), 1, name, producers, consumers, None, classes)
-    return sets
+            sets[name] = ChannelSet(name, len(classes), 1, name, (), (), None, classes)
+    return _with_users(sets, layers, len(class_of))
+
+
+def _with_users(sets: Mapping[str, ChannelSet], layers: Sequence[_Seen], labels: int) -> dict[str, ChannelSet]:
+    """Note which layers make and use each set."""
+    number_of = _set_numbers(sets, labels)
+    names = list(sets)
+    producers: dict[str, list[str]] = {name: [] for name in names}
+    consumers: dict[str, list[str]] = {name: [] for name in names}
+    for seen in layers:
+        for side, users in ((seen.outer, producers), (seen.inner, consumers)):
+            for number in np.unique(number_of[side]):
+                if number >= 0:
+                    users[names[number]].append(seen.layer.name)
+    return {
+        name: replace(one, producers=tuple(producers[name]), consumers=tuple(consumers[name]))
+        for name, one in sets.items()
+    }
+
+
+def _set_numbers(sets: Mapping[str, ChannelSet], labels: int) -> IntArray:
+    """Return the number of each class's set, -1 for classes in none."""
+    number_of = np.full(labels, -1, np.int64)
+    for number, one in enumerate(sets.values()):
+        number_of[one.classes] = number
+    return number_of
 
 
 def _free_name(name: str, taken: Mapping[str, object]) -> str:
@@ -254,22 +297,22 @@ def _frozen_families(sets: Mapping[str, ChannelSet]) -> dict[str, ChannelSet]:
     }
 
 
-def _describe(execution: Execution, seen: _Seen, sets: Mapping[str, ChannelSet]) -> Layer:
-    nodes = execution.network.model.graph.node
-    node = next(node for node in nodes if seen.layer.output in node.output)
-    consumers = [other for other in nodes if seen.layer.output in other.input]
+def _describe(graph: _Wiring, seen: _Seen, sets: Mapping[str, ChannelSet], number_of: IntArray) -> Layer:
+    network = graph.network
+    node = graph.made_by[seen.layer.output]
+    consumers = graph.used_by.get(seen.layer.output, [])
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     output = seen.layer.output
     if bias is None and len(consumers) == 1 and consumers[0].op_type == "Add":
         other = next(name for name in (*consumers[0].input, "") if name != output)
-        if execution.network.shapes.get(other) == (seen.layer.out_channels,) and other in execution.network.weights:
+        if network.shapes.get(other) == (seen.layer.out_channels,) and other in network.weights:
             bias, output = other, consumers[0].output[0]
-            consumers = [node for node in nodes if output in node.input]
+            consumers = graph.used_by.get(output, [])
     norm = _norm(consumers[0], output) if len(consumers) == 1 else None
     one = seen.layer
     return Layer(
         one.name, one.op, node.name, one.output, one.weight, bias, norm, one.in_channels, one.out_channels, one.groups,
-        _counts(seen.inner, sets), _counts(seen.outer, sets),
+        _counts(seen.inner, sets, number_of), _counts(seen.outer, sets, number_of),
     )  # fmt: skip
 
 
@@ -280,13 +323,10 @@ def _norm(node: onnx.NodeProto, output: str) -> Norm | None:
     return Norm(node.op_type, str(names[0]), names[1], names[2], names[3], float(_attribute(node, "epsilon", 1e-5)))
 
 
-def _counts(classes: IntArray, sets: Mapping[str, ChannelSet]) -> dict[str, int]:
-    counts = {}
-    for name, one in sets.items():
-        found = int(np.isin(classes, one.classes).sum())
-        if found:
-            counts[name] = found // one.width
-    return counts
+def _counts(classes: IntArray, sets: Mapping[str, ChannelSet], number_of: IntArray) -> dict[str, int]:
+    numbers = number_of[classes]
+    counts = np.bincount(numbers[numbers >= 0], minlength=len(sets))
+    return {name: int(counts[i]) // one.width for i, (name, one) in enumerate(sets.items()) if counts[i]}
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
