@@ -10,7 +10,7 @@ from pathlib import Path
 from compress.graph.analyse import analyse
 from compress.graph.channels import ChannelGraph
 from compress.graph.network import Network
-from compress.width_variants import draw_variants, full_variant
+from compress.width_variants import LEAST, draw_variants, full_variant
 from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile
 from device_profiles.store import save_profile
@@ -37,6 +37,7 @@ class Profiling:
         config: How long to measure: in isolation, again in context, and again for a check.
         output: Where to write the profile; None not to.
         variants: How many networks of other widths to measure in context, 8 or more.
+        least: Their smallest widths as a share of the full ones; predictions below it are extrapolated, and say so.
     """
 
     model: ModelSource
@@ -45,6 +46,7 @@ class Profiling:
     config: ProfileConfig
     output: Path | None = None
     variants: int = 32
+    least: float = LEAST
 
     def __post_init__(self) -> None:
         if self.variants < LEAST_VARIANTS:
@@ -89,7 +91,7 @@ class Profiling:
             BadInput: There are too few networks.
             UnsupportedModel: The runtime cannot run one of them.
         """
-        networks = draw_variants(self.graph, count, self.config.seed + UNSEEN)
+        networks = draw_variants(self.graph, count, self.config.seed + UNSEEN, self.least)
         return check_prediction(profile, self.profiled, networks, self._effort)
 
     @cached_property
@@ -102,7 +104,7 @@ class Profiling:
     @cached_property
     def profiled(self) -> tuple[WidthVariant, ...]:
         """The network at full width, then those that it is measured with in context."""
-        return (full_variant(self.graph), *draw_variants(self.graph, self.variants, self.config.seed))
+        return (full_variant(self.graph), *draw_variants(self.graph, self.variants, self.config.seed, self.least))
 
     @property
     def _effort(self) -> Effort:

@@ -19,9 +19,9 @@ from runtimes.layers import WeightedLayer, weighted_layers
 Kind = Literal["Conv", "ConvTranspose", "MatMul"]
 KINDS: Mapping[str, Kind] = {"Conv": "Conv", "ConvTranspose": "ConvTranspose", "Gemm": "MatMul", "MatMul": "MatMul"}
 
-# The wall clock is all that runtimes read here, and interference adds to it. With two more busy processes than cores, the
-# shares of a UNet's operators repeated to 2.2 % with 16 runs and the 10 % quantile, to 12.5 % with the 25 % quantile, and
-# to 17 % with 8 runs; on a quieter machine, to 2.4 % in any case.
+# The wall clock is all that runtimes read here, and interference adds to it. With two more busy processes than cores,
+# the shares of a UNet's operators repeated to 2.2 % with 16 runs and the 10 % quantile, to 12.5 % with the 25 %
+# quantile, and to 17 % with 8 runs; on a quieter machine, to 2.4 % in any case.
 WARM_UP_RUNS, TIMED_RUNS, QUANTILE = 2, 16, 0.1
 
 
