@@ -86,24 +86,6 @@ def layer_normalisation(step: Step) -> Sequence[Labelled]:
     return [joined, *step.outputs[1:]]
 
 
-def group_normalisation(step: Step) -> Sequence[Labelled]:
-    """GroupNormalization of opset 21: statistics per group, a scale per channel."""
-    data, groups = step.input(0), int(step.attribute("num_groups"))
-    channels = data.shape[1]
-    shape = (data.shape[0], groups, channels // groups, *data.shape[2:])
-    split = regroup(step, data, shape)
-    names = "ngc" + LETTERS[15 : 13 + step.rank]
-    operands = [(split, names)]
-    for index in (1, 2):
-        scale = step.input(index)
-        operands.append(
-            (regroup(step, scale, (groups, channels // groups)), "gc") if scale.shape[0] == channels else (scale, "g")
-        )
-    joined = join(step, operands, Labelled(shape, (), data.name), names)
-    held = step.hold(joined, [1], "keeps its groups")
-    return [replace(regroup(step, held, data.shape), name=step.outputs[0].name)]
-
-
 def pooling(step: Step) -> Sequence[Labelled]:
     """Pooling, resizing and the like: every channel by itself, positions along the window mixed."""
     held = step.hold(step.input(0), range(2, step.rank), POOL_REASON)

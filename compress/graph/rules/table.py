@@ -41,7 +41,6 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": reduction.pooling,
     "GlobalLpPool": reduction.pooling,
     "GlobalMaxPool": reduction.pooling,
-    "GroupNormalization": reduction.group_normalisation,
     "InstanceNormalization": reduction.instance_normalisation,
     "LayerNormalization": reduction.layer_normalisation,
     "LogSoftmax": reduction.softmax,

@@ -17,6 +17,7 @@ from compress.graph.analyse import analyse
 from compress.graph.choose import choose
 from compress.graph.network import Network
 from compress.graph.surgery import prune
+from compress.graph.why import why
 from device_profiles.errors import BadInput, ToolkitError, UnsupportedModel
 
 
@@ -187,3 +188,4 @@ def test_an_operator_without_a_rule_freezes_what_it_touches() -> None:
     model.graph.node[2].op_type = "Hardmax"
     graph = analyse(Network.from_model(model))
     assert not graph.sets
+    assert why(graph, "w")[-1] == "Hardmax 'relu' has no rule"
