@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from compress.export import deployable
-from compress.graph.channels import ChannelGraph
+from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
 from compress.hinge import Hinge, find_hinge
-from compress.select import LEAST_MULTIPLE, Keep, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
+from compress.select import LEAST_MULTIPLE, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
 from compress.validate import measure_latencies
 from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile

@@ -22,8 +22,8 @@ from compress.models import build, find
 from compress.recipe import Recipe
 from compress.report.results import Phase, PruningError, TargetNetwork
 from compress.run_folder import RunFolder
-from compress.scores import named_tensors, producers, set_norms
-from compress.surgery import prune_module, with_weights
+from compress.scores import producers, set_norms
+from compress.surgery import named_tensors, prune_module, with_weights
 from compress.tasks.scene_translation import SceneTranslation
 from compress.train.judge import judge, recalibrate_, run_in_chunks
 from compress.train.loop import Extras, Teacher, Training, train_

@@ -11,11 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from compress.graph.channels import ChannelGraph, Layer
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by the names that the exported graph knows them by."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+from compress.surgery import named_tensors
 
 
 def folded_norm(layer: Layer, tensors: Mapping[str, Tensor]) -> Float[Tensor, " channels"]:

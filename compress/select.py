@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from compress.graph.channels import Keep
 from compress.hinge import Hinge
 from device_profiles.errors import BudgetInfeasible
-
-Keep = Mapping[str, Int[np.ndarray, " kept"]]
 
 # ONNX Runtime leaves its blocked layout on x86 where a convolution's input channels are not a multiple of four, which
 # costs up to 2.9 times the latency. A profile's probes cannot see this in one layer by itself.

@@ -22,7 +22,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.graph.channels import ChannelGraph
-from compress.scores import Producer, folded_norm, named_tensors, producers, set_norms
+from compress.scores import Producer, folded_norm, producers, set_norms
+from compress.surgery import named_tensors
 
 SOURCE = "Shah and Bharaj, BMVC 2022, arXiv 2203.10363"
 STEER_EVERY = 10  # steps
