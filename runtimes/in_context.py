@@ -17,6 +17,7 @@ from runtimes.base import check_target, time_operators, times_operators
 from runtimes.carve import carve
 from runtimes.environment import read_environment
 from runtimes.fit import LayerKind, fit, fit_whole
+from runtimes.memory import give_back
 from runtimes.operators import LayerTimes, attribute, hosts, merge
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
@@ -74,6 +75,7 @@ def measure_in_context(
         return fit_whole([MeasuredVariant(v.widths, latency, {}) for v, latency in pairs], _kinds(variants[0].build()))
     times = []
     for variant in progress_bar(variants, f"time operators on {target.name}", "variants"):
+        give_back()
         model = variant.build()
         times.append(attribute(time_operators(model, target, effort.seed), model))
     merged = hosts(times)
@@ -128,7 +130,7 @@ def measure_end_to_end(
     with progress_bar(effort.budget_s, f"measure {target.name}, {len(variants)} networks", "s") as bar:
         for places in lists[len(done) :]:
             models = {str(i): (str(i), variants[i].build) for i in (*references, *places)}
-            share_s = effort.budget_s * len(places) / len(rest)
+            share_s = effort.budget_s * max(len(places), 1) / max(len(rest), 1)
             done.append(sit(models, target, replace(effort, budget_s=share_s), bar))
             partial.write(done)
         bar.update(bar.total - bar.n)
