@@ -75,7 +75,6 @@ def measure_in_context(
         return fit_whole([MeasuredVariant(v.widths, latency, {}) for v, latency in pairs], _kinds(variants[0].build()))
     times = []
     for variant in progress_bar(variants, f"time operators on {target.name}", "variants"):
-        give_back()
         model = variant.build()
         times.append(attribute(time_operators(model, target, effort.seed), model))
     merged = hosts(times)
@@ -129,6 +128,7 @@ def measure_end_to_end(
     partial.write(done)  # a place that cannot be written is found out now, not after the measuring
     with progress_bar(effort.budget_s, f"measure {target.name}, {len(variants)} networks", "s") as bar:
         for places in lists[len(done) :]:
+            give_back()
             models = {str(i): (str(i), variants[i].build) for i in (*references, *places)}
             share_s = effort.budget_s * max(len(places), 1) / max(len(rest), 1)
             done.append(sit(models, target, replace(effort, budget_s=share_s), bar))

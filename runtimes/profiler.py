@@ -22,6 +22,7 @@ from runtimes.carve import Subgraph, carve
 from runtimes.environment import read_environment
 from runtimes.jobs import Job, plan, sittings
 from runtimes.layers import WeightedLayer
+from runtimes.memory import give_back
 from runtimes.model_file import ModelSource, read_model, to_bytes
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
@@ -143,6 +144,7 @@ def _measure(
     lists = sittings(jobs, RESIDENT_BYTES, macs / max(1, config.budget_s / SITTING_S))
     reference = sorted((job for job in lists[0] if job.turn == jobs[0].turn), key=lambda job: job.macs)
     done = partial.read()
+    give_back()
     partial.write(done)  # a place that cannot be written is found out now, not after the measuring
     with progress_bar(config.budget_s, f"measure {target.name}", "s") as bar:
         for i in range(len(done), len(lists)):

@@ -15,7 +15,6 @@ from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.base import open_session
 from runtimes.feeds import random_feeds
-from runtimes.memory import give_back
 from runtimes.timing import Effort, clock_for, measure
 
 Sitting = dict[str, Measurement]
@@ -41,7 +40,6 @@ def sit(
     def show_time(_: float = 0) -> None:
         bar.update(min(at_start + time.monotonic() - started, bar.total) - bar.n)
 
-    give_back()
     with ExitStack() as stack:
         for name, (turn, build) in models.items():
             session = stack.enter_context(open_session(build(), target))
