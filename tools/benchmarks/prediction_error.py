@@ -2,7 +2,8 @@
 
 Each network is profiled in isolation and in context, then unseen networks of random widths are measured together with
 some that were profiled, which tell how the machine changed in between. Prints a table and writes the numbers, with the
-machine and its load (above its cores, other jobs shared them), beside this file; rows of other networks that stand there already stay.
+machine and its load (above 1: other jobs shared its two cores), beside this file; rows of other networks that stand
+there already stay.
 
 Example:
     python tools/benchmarks/prediction_error.py --models unet-32 patchgan --runtimes onnxruntime openvino
