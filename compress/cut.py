@@ -15,11 +15,12 @@ from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
 from compress.hinge import Hinge, find_hinge
-from compress.select import LEAST_MULTIPLE, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
+from compress.select import LEAST_MULTIPLE, MEASUREMENTS, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
 from compress.validate import measure_latencies
 from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
+from runtimes.progress import progress_bar
 
 Norms = Mapping[str, Float[np.ndarray, " channels"]]
 
@@ -71,13 +72,16 @@ class Rig:
         pruned = deployable(remove_channels(self.graph, keep))
         return min(self._speedup_on(target, pruned) for target in self.profiles)
 
-    def steer(self, keep_at: Callable[[float], Keep], goal: float) -> Steered:
+    def steer(self, keep_at: Callable[[float], Keep], goal: float, description: str) -> Steered:
         """Turn a knob until the measured speedup is `goal`, see `compress.select.steer_to_goal`."""
-        return steer_to_goal(
-            keep_at,
-            lambda keep: self.predicted_speedup(widths_of(keep)) / goal,
-            lambda keep: self.measured_speedup(keep) / goal,
-        )
+        with progress_bar(MEASUREMENTS, description, "cuts measured") as bar:
+
+            def measured(keep: Keep) -> float:
+                speedup = self.measured_speedup(keep) / goal
+                bar.update()
+                return speedup
+
+            return steer_to_goal(keep_at, lambda keep: self.predicted_speedup(widths_of(keep)) / goal, measured)
 
     def _speedup_on(self, target: Target, pruned: Network) -> float:
         measured = measure_latencies({"whole": self._whole, "pruned": pruned}, target, self.seconds, 1.0)
@@ -141,7 +145,7 @@ def cut_condensed(norms: Norms, rig: Rig, goal: float) -> Cut:
         BudgetInfeasible: No threshold reaches the goal.
     """
     hinges = {name: find_hinge(values, 1.0) for name, values in norms.items()}
-    steered = rig.steer(lambda setting: keep_above(norms, hinges, threshold_at(setting), rig.multiples), goal)
+    steered = rig.steer(lambda setting: keep_above(norms, hinges, threshold_at(setting), rig.multiples), goal, "cut")
     return Cut(steered.keep, hinges, threshold_at(steered.setting), steered.speedup * goal, steered.measurements)
 
 
@@ -151,7 +155,7 @@ def cut_uniform(norms: Norms, rig: Rig, goal: float) -> Cut:
     Raises:
         BudgetInfeasible: No share reaches the goal.
     """
-    steered = rig.steer(lambda setting: keep_uniform(norms, 1 - setting, rig.multiples), goal)
+    steered = rig.steer(lambda setting: keep_uniform(norms, 1 - setting, rig.multiples), goal, "uniform cut")
     return Cut(steered.keep, {}, 0.0, steered.speedup * goal, steered.measurements)
 
 

@@ -32,6 +32,7 @@ from device_profiles.profile import DeviceProfile
 from device_profiles.store import load_profile
 from device_profiles.target import Target
 from runtimes.profiler import ProfileConfig, profile_model
+from runtimes.progress import progress_bar
 
 VALIDATED = TypeAdapter(dict[str, TargetNetwork])
 RANDOM_CUTS = 3
@@ -167,7 +168,8 @@ class Job:
                     pruned=self._quality(self.just_pruned),
                     recalibrated=self._quality(recalibrated),
                     random=tuple(
-                        self._quality(prune_module(condensed, self.graph, draw, prove=False)) for draw in draws
+                        self._quality(prune_module(condensed, self.graph, draw, prove=False))
+                        for draw in progress_bar(draws, "cut at random", "cuts")
                     ),
                 )
             )
@@ -208,7 +210,7 @@ class Job:
                     deployable(export_module(each.module, self.example)),
                     run_in_chunks(each.module, self.task.held_out().inputs),
                 )
-                for key, each in trained.items()
+                for key, each in progress_bar(trained.items(), "export", "networks")
             }
 
     @cached_property

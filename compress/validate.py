@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,9 @@ def validate(
         held_out: What to judge by.
         seconds: How long to measure latencies.
     """
-    latencies = measure_latencies({key: each.network for key, each in candidates.items()}, target, seconds)
+    networks = {key: each.network for key, each in candidates.items()}
+    with _seconds_bar(f"time the networks on {target.name}", seconds) as show:
+        latencies = measure_latencies(networks, target, seconds, after_round=show)
     return {
         key: _validated(each, target, task, held_out, latencies[key])
         for key, each in progress_bar(candidates.items(), f"validate on {target.name}", "networks")
@@ -59,7 +61,11 @@ def validate(
 
 
 def measure_latencies(
-    networks: Mapping[str, Network], target: Target, seconds: float, precision_percent: float = 0.5
+    networks: Mapping[str, Network],
+    target: Target,
+    seconds: float,
+    precision_percent: float = 0.5,
+    after_round: Callable[[float], object] = lambda _: None,
 ) -> dict[str, Measurement]:
     """Measure networks on a target, interleaved in one run.
 
@@ -68,6 +74,7 @@ def measure_latencies(
         target: Where to run.
         seconds: When to stop at the latest.
         precision_percent: When to stop before that.
+        after_round: Told now and then how many seconds have passed.
     """
     with contextlib.ExitStack() as stack:
         sessions = {key: stack.enter_context(open_session(each.model, target)) for key, each in networks.items()}
@@ -75,7 +82,7 @@ def measure_latencies(
             key: session.prepare(random_feeds(session.inputs, session.dtypes)) for key, session in sessions.items()
         }
         effort = Effort(budget_s=seconds, precision_percent=precision_percent)
-        return measure(calls, clock=clock_for(target.threads, target.device), effort=effort)
+        return measure(calls, clock=clock_for(target.threads, target.device), effort=effort, after_round=after_round)
 
 
 def layer_latencies(networks: Mapping[str, Network], target: Target, seconds: float) -> dict[str, dict[str, float]]:
@@ -100,8 +107,17 @@ def layer_latencies(networks: Mapping[str, Network], target: Target, seconds: fl
                 groups[key][name] = subgraph.layer.name
         # The layers of a network run in turn, so that each finds the caches as it does inside the network.
         clock, effort = clock_for(target.threads, target.device), Effort(budget_s=seconds)
-        measured = measure(calls, clock=clock, groups=list(groups.values()), effort=effort)
+        with _seconds_bar(f"time the layers on {target.name}", seconds) as show:
+            measured = measure(calls, clock=clock, groups=list(groups.values()), effort=effort, after_round=show)
     return {key: {layer: measured[name].ms for name, layer in group.items()} for key, group in groups.items()}
+
+
+@contextlib.contextmanager
+def _seconds_bar(description: str, seconds: float) -> Iterator[Callable[[float], object]]:
+    """Show a bar of seconds; the yielded call moves it to what has passed, and it ends full."""
+    with progress_bar(seconds, description, "s") as bar:
+        yield lambda passed: bar.update(min(passed, seconds) - bar.n)
+        bar.update(seconds - bar.n)
 
 
 def _validated(
