@@ -132,7 +132,7 @@ def with_weights(network: Network, tensors: Mapping[str, Tensor]) -> Network:
             data = tensors[initializer.name].detach().cpu().numpy()
             if data.shape != tuple(initializer.dims):
                 raise BadInput(f"{initializer.name!r} is {data.shape}, the network has {tuple(initializer.dims)}")
-            initializer.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(data), initializer.name))
+            initializer.CopyFrom(numpy_helper.from_array(np.asarray(data, order="C"), initializer.name))
     return Network(model)
 
 
@@ -159,7 +159,7 @@ def _labels_of(name: str, graph: ChannelGraph) -> Labelled | None:
 def _slice_(tensor: Tensor, labelled: Labelled, alive: BoolArray) -> None:
     data = labelled.take(tensor.detach().cpu().numpy(), alive)
     if data.shape != tuple(tensor.shape):
-        tensor.data = torch.from_numpy(np.ascontiguousarray(data)).to(tensor)
+        tensor.data = torch.from_numpy(np.asarray(data, order="C")).to(tensor)
         tensor.grad = None
 
 

@@ -61,7 +61,7 @@ def fold_constants(model: onnx.ModelProto, shapes: Shapes, *, keep_weights: bool
     graph.node.extend(nodes)
     for node in graph.node:
         _drop_zero_bias(node, values)
-    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in values.items())
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(a, order="C"), name) for name, a in values.items())
     remove_unused(graph)
 
 

@@ -64,7 +64,7 @@ def remove_channels(graph: ChannelGraph, keep: Keep) -> Network:
         data = network.weights[tensor.name]
         kept = tensors[tensor.name].take(data, alive)
         same = kept.shape == data.shape
-        initializers.append(tensor if same else numpy_helper.from_array(np.ascontiguousarray(kept), tensor.name))
+        initializers.append(tensor if same else numpy_helper.from_array(np.asarray(kept, order="C"), tensor.name))
     del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(initializers)

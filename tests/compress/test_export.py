@@ -96,3 +96,14 @@ def test_export_says_what_cannot_be_exported() -> None:
 
     with pytest.raises(UnsupportedModel, match=r"torch.onnx cannot export Branches \(.*\); rewrite that part"):
         export_module(Branches(), torch.randn(2, 3))
+
+
+def test_a_bound_of_relu6_stays_a_number_without_axes() -> None:
+    layers = (nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU6())
+    network = export_module(nn.Sequential(*layers).eval(), torch.zeros(1, 3, 16, 16))
+    shipped = deployable(network)
+    bounds = [node.input[1:] for node in shipped.model.graph.node if node.op_type == "Clip"]
+    assert [shipped.weights[name].shape for names in bounds for name in names] == [(), (), (), ()]
+    feeds = random_feeds(network)
+    for name, expected in run(network.model, feeds).items():
+        assert np.abs(run(shipped.model, feeds)[name] - expected).max() <= FOLDING_ERROR * np.ptp(expected)
