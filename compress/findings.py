@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from compress.cut import widths_of
 from compress.graph.channels import Layer
 from compress.graph.count import macs
 from compress.job import NARROW, Job
@@ -133,7 +134,7 @@ def _target(job: Job, target: Target) -> TargetResult:
 
 
 def _layer(job: Job, layer: Layer) -> LayerResult:
-    widths = job.graph.layer_widths({name: len(kept) for name, kept in job.cut.keep.items()})[layer.name]
+    widths = job.graph.layer_widths(widths_of(job.cut.keep))[layer.name]
     latency = {
         target.name: LayerLatency(
             job.layer_latencies[target]["baseline"][layer.name], job.layer_latencies[target]["pruned"][layer.name]
@@ -151,8 +152,7 @@ def _layer(job: Job, layer: Layer) -> LayerResult:
     }
     if layer.out_set not in job.cut.keep:
         return LayerResult(**common)
-    before = job.norms(job.baseline.module)[layer.out_set]
-    after = job.norms(job.condensed.module)[layer.out_set]
+    before, after = job.baseline_norms[layer.out_set], job.condensed_norms[layer.out_set]
     hinge = job.cut.hinges[layer.out_set]
     ranks = np.argsort(np.argsort(-after, kind="stable"), kind="stable")
     return LayerResult(

@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from compress.cut import Cut, Rig, cut_at_random, cut_condensed, cut_uniform, widths_of
+from compress.cut import Cut, Norms, Rig, cut_at_random, cut_condensed, cut_uniform, widths_of
 from compress.export import deployable, export_module
 from compress.graph.analyse import analyse
 from compress.graph.channels import ChannelGraph
@@ -22,7 +22,7 @@ from compress.models import build, find
 from compress.recipe import Recipe
 from compress.report.results import Phase, PruningError, TargetNetwork
 from compress.run_folder import RunFolder
-from compress.scores import producers, set_norms
+from compress.scores import Producer, producers, set_norms
 from compress.surgery import named_tensors, prune_module, with_weights
 from compress.tasks.scene_translation import SceneTranslation
 from compress.train.judge import judge, recalibrate_, run_in_chunks
@@ -126,17 +126,27 @@ class Job:
         )
         return self._train("condense", module, self.recipe.condense, extras)
 
-    def norms(self, module: nn.Module) -> dict[str, Any]:
-        """Return each set's folded norms in a module, over their mean in the baseline."""
-        return set_norms(producers(self.graph, self.baseline.module), module)
+    @cached_property
+    def made_by(self) -> dict[str, tuple[Producer, ...]]:
+        """The layers that make each set's channels, with their mean norms in the baseline."""
+        return producers(self.graph, self.baseline.module)
+
+    @cached_property
+    def baseline_norms(self) -> Norms:
+        """Each set's folded norms in the baseline, over their mean there."""
+        return set_norms(self.made_by, self.baseline.module)
+
+    @cached_property
+    def condensed_norms(self) -> Norms:
+        """Each set's folded norms in the condensed network, over their mean in the baseline."""
+        return set_norms(self.made_by, self.condensed.module)
 
     # 4. The cut.
 
     @cached_property
     def cut(self) -> Cut:
         """Cut at the hinges, or where they do not suffice, at the threshold that meets the recipe's speedup."""
-        norms = self.norms(self.condensed.module)
-        goal = self.recipe.speedup
+        norms, goal = self.condensed_norms, self.recipe.speedup
         return Cut.from_json(self._once("cut", lambda: cut_condensed(norms, self.rig, goal).to_json()))
 
     @cached_property
@@ -160,7 +170,7 @@ class Job:
         def compute() -> dict[str, Any]:
             recalibrated = copy.deepcopy(self.just_pruned)
             recalibrate_(recalibrated, self.task)
-            norms, condensed = self.norms(self.condensed.module), self.condensed.module
+            norms, condensed = self.condensed_norms, self.condensed.module
             draws = [cut_at_random(self.cut.keep, norms, seed) for seed in range(RANDOM_CUTS)]
             return asdict(
                 PruningError(
@@ -186,8 +196,7 @@ class Job:
     @cached_property
     def uniform_cut(self) -> Cut:
         """Cut every layer of the baseline by the same share, to the latency that the pruned network has."""
-        norms = self.norms(self.baseline.module)
-        goal = self.cut.speedup
+        norms, goal = self.baseline_norms, self.cut.speedup
         return Cut.from_json(self._once("uniform cut", lambda: cut_uniform(norms, self.rig, goal).to_json()))
 
     @cached_property
