@@ -42,7 +42,6 @@ def main() -> None:
 
     from runtimes.environment import read_environment
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     rows = [_run(arguments.recipe, seed) for seed in arguments.seeds]
     record = {
         "command": shlex.join(["python", "tools/benchmarks/demo_seeds.py", *sys.argv[1:]]),
@@ -61,6 +60,7 @@ def _run(recipe_path: Path, seed: int) -> dict[str, Any]:
     from compress.report.summary import summary
     from compress.run_folder import RunFolder
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import sets another level
     recipe = read_recipe(recipe_path)
     recipe = recipe.model_copy(update={"seed": seed, "task": recipe.task.model_copy(update={"seed": seed})})
     job = Job(recipe, RunFolder(WORK / f"{recipe.name}-{seed}", {"recipe": recipe.model_dump(mode="json")}))
