@@ -23,8 +23,8 @@ def folded_norm(layer: Layer, tensors: Mapping[str, Tensor]) -> Float[Tensor, " 
         ||W_j||_1 (|gamma_j| + |beta_j|) / sqrt(var_j + epsilon),
 
     and counts the offset beta like the scale gamma: a channel whose gamma alone is zero still emits a constant, and
-    cutting it at a DECIG hinge changed a U-Net's error by 25 %; with the offset counted in, by 0.1 % (one run each). The
-    running variance is a constant here. Without a normalisation it is ||W_j||_1 + |b_j|.
+    cutting it at a DECIG hinge changed a U-Net's error by 25 %; with the offset counted in, by 0.1 % (one run each).
+    The running variance is a constant here. Without a normalisation it is ||W_j||_1 + |b_j|.
 
     Args:
         layer: One layer of a channel graph.
