@@ -120,7 +120,7 @@ class Job:
         steps, goal = self.recipe.condense.steps, self.recipe.speedup
         extras = Extras(
             penalty=condensation.penalty,
-            after_step=lambda step: condensation.steer_(step, steps, goal, self.rig.predicted_speedup),
+            after_step=lambda step, _: condensation.steer_(step, steps, goal, self.rig.predicted_speedup),
             parameter_groups=condensation.parameter_groups(),
             state=condensation.state,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -72,16 +72,21 @@ class Extras:
     """What a method adds to plain training.
 
     Attributes:
-        penalty: Called once a step; its value is added to the loss.
-        after_step: Called with the number of steps done.
+        penalty: Called once a step with the batch and the network's outputs; its value is added to the loss.
+        after_step: Called with the number of steps done and the learning rate of the last one.
+        finished: Asked after each step whether the run may end before its last one.
+        modules: Trained or kept beside the network, so that a checkpoint holds them: gates, auxiliary heads. Their
+            parameters are trained where `parameter_groups` lists them.
         parameter_groups: The optimizer's groups where learning rates differ; each group's "lr" is a factor.
         state: What `after_step` changes and a resumed run needs back: read and written by name.
         teacher: For distillation.
         adversary: For a GAN loss.
     """
 
-    penalty: Callable[[], Tensor] | None = None
-    after_step: Callable[[int], None] | None = None
+    penalty: Callable[[Batch, Tensor], Tensor] | None = None
+    after_step: Callable[[int, float], None] | None = None
+    finished: Callable[[], bool] | None = None
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
     parameter_groups: list[dict[str, object]] | None = None
     state: dict[str, float] | None = None
     teacher: Teacher | None = None
@@ -120,10 +125,10 @@ def train_(
     saved = time.monotonic()
     with progress_bar(training.steps, label, "steps") as bar:
         bar.update(run.step)
-        while run.step < training.steps:
+        while not run.over:
             run.advance_()
             bar.update()
-            late = time.monotonic() - saved > CHECKPOINT_EVERY_S or run.step == training.steps
+            late = time.monotonic() - saved > CHECKPOINT_EVERY_S or run.over
             if checkpoint is not None and late:
                 run.save(checkpoint)
                 saved = time.monotonic()
@@ -154,7 +159,7 @@ class _Run:
         module.to(memory_format=torch.channels_last)  # 1.5 times as fast as NCHW for convolutions on a CPU
         self.fabric = fabric
         self.forward, self.optimizer = fabric.setup(module, optimizer)
-        modules: dict[str, nn.Module] = {"network": module}
+        modules: dict[str, nn.Module] = {"network": module, **extras.modules}
         optimizers: dict[str, torch.optim.Optimizer] = {"network": optimizer}
         if extras.adversary is not None:
             modules["adversary"] = extras.adversary.module.train()
@@ -162,6 +167,12 @@ class _Run:
         self.trained = Trained(modules, optimizers)
         if extras.teacher is not None:
             extras.teacher.module.eval()
+
+    @property
+    def over(self) -> bool:
+        """Whether the last step was done, or the method has what it wants."""
+        finished = self.extras.finished
+        return self.step >= self.training.steps or (finished is not None and self.step > 0 and finished())
 
     def advance_(self) -> None:
         """Do one step."""
@@ -185,7 +196,7 @@ class _Run:
             self.extras.adversary.step_(batch.inputs, outputs, batch.targets)
         self.step += 1
         if self.extras.after_step is not None:
-            self.extras.after_step(self.step)
+            self.extras.after_step(self.step, rate)
         if self.step % LOG_EVERY == 0:
             self.losses[self.step] = loss.item()
         if self.step % math.ceil(self.training.steps / LOOKS) == 0 or self.step == self.training.steps:
@@ -201,7 +212,7 @@ class _Run:
         if self.extras.adversary is not None:
             loss = loss + self.extras.adversary.generator_loss(batch.inputs, outputs)
         if self.extras.penalty is not None:
-            loss = loss + self.extras.penalty()
+            loss = loss + self.extras.penalty(batch, outputs)
         return loss
 
     def save(self, path: Path) -> None:

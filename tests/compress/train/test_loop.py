@@ -61,7 +61,7 @@ def test_a_run_that_stopped_half_way_ends_like_one_that_did_not(task, tmp_path):
     class StoppedError(Exception):
         pass
 
-    def stop(step):
+    def stop(step, _rate):
         if step == 7:
             raise StoppedError
 
@@ -115,8 +115,9 @@ def test_a_finished_run_is_not_trained_again(task, tmp_path):
     first, second = small_unet(), small_unet()
     phase = train_(first, task, SHORT, label="x", checkpoint=path)
     written = path.stat().st_mtime_ns
-    calls = []
-    again = train_(second, task, SHORT, label="x", checkpoint=path, extras=Extras(after_step=calls.append))
+    calls: list[tuple] = []
+    extras = Extras(after_step=lambda *step: calls.append(step))
+    again = train_(second, task, SHORT, label="x", checkpoint=path, extras=extras)
     assert same(first, second)
     assert again == phase
     assert not calls
@@ -141,7 +142,7 @@ def test_a_checkpoint_of_another_network_is_refused(task, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_step(task):
     with pytest.raises(BadInput, match=r"the loss became nan at step 0 of 12; lower learning_rate"):
-        train_(small_unet(), task, SHORT, label="x", extras=Extras(penalty=lambda: torch.tensor(math.nan)))
+        train_(small_unet(), task, SHORT, label="x", extras=Extras(penalty=lambda *_: torch.tensor(math.nan)))
 
 
 def test_a_teacher_pulls_the_student_towards_its_outputs(task):

@@ -1,0 +1,78 @@
+"""The one interface of all methods: prepare, an extra loss, something after each step, scores.
+
+A method is a frozen settings class whose `prepare` returns what runs. It shapes the channels of a trained network
+and scores them; selection by latency, surgery, fine-tuning, export, validation and the report are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from jaxtyping import Float
+from torch import nn
+
+from compress.graph.channels import ChannelGraph, Keep
+from compress.tasks.base import Task
+from compress.train.loop import Extras, Training
+
+Scores = Mapping[str, Float[np.ndarray, " channels"]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is given.
+
+    Attributes:
+        module: The trained network; the method's training changes it in place.
+        graph: Its channel graph, as it was exported before the method began.
+        task: Data and loss.
+        training: The steps and rates of the method's own training.
+        latency_shares: l(i) by layer name, summing to 1: measured on the targets, averaged over them.
+        goal: The speedup on the slowest target that the network is to arrive at.
+        speedup: Predicts that speedup for widths by set name; sets that are missing keep their full width.
+        seed: Of everything the method draws.
+    """
+
+    module: nn.Module
+    graph: ChannelGraph
+    task: Task
+    training: Training
+    latency_shares: Mapping[str, float]
+    goal: float
+    speedup: Callable[[Mapping[str, int]], float]
+    seed: int = 0
+
+
+class Method(Protocol):
+    """A method at work on one network."""
+
+    def extras(self) -> Extras:
+        """Return what the method adds to plain training; empty for a score that needs none."""
+
+    def finish_(self) -> None:
+        """Leave a plain network behind: absorb what was added into its own weights, remove hooks.
+
+        Called once after training, before anything else of the method is asked.
+        """
+
+    def scores(self) -> Scores:
+        """Return one score per channel of every prunable set, higher means keep, comparable between sets."""
+
+    def keep(self) -> Keep | None:
+        """Return the method's own choice, where it makes one: what a hinge, a gate or a selection left.
+
+        Taken where it is as fast as asked for; otherwise the scores are cut at a threshold that is.
+        """
+
+
+class Settings(Protocol):
+    """The settings of a method: frozen, validated on construction, with the paper's defaults."""
+
+    title: ClassVar[str]  # "Network Slimming"
+    source: ClassVar[str]  # authors, venue, arXiv id
+
+    def prepare(self, context: Context) -> Method:
+        """Attach the method to a network."""
