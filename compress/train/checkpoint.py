@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,13 +25,21 @@ class Trained:
     optimizers: Mapping[str, torch.optim.Optimizer]
 
 
-def save_checkpoint(path: Path, trained: Trained, state: Mapping[str, object]) -> None:
-    """Write weights, buffers, optimizer state and a small JSON `state` to one file.
+@dataclass(frozen=True)
+class Kept:
+    """What else a checkpoint holds: small values that JSON can express, and tensors by name."""
+
+    values: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def save_checkpoint(path: Path, trained: Trained, kept: Kept) -> None:
+    """Write weights, buffers, optimizer state and what else is kept to one file.
 
     Raises:
         BadInput: The place cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors = {f"kept/{name}": tensor for name, tensor in kept.tensors.items()}
     groups: dict[str, list[dict[str, object]]] = {}
     for name, module in trained.modules.items():
         tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
@@ -39,13 +48,13 @@ def save_checkpoint(path: Path, trained: Trained, state: Mapping[str, object]) -
         groups[name] = content["param_groups"]
         for index, moments in content["state"].items():
             tensors |= {f"optimizer/{name}/{index}/{key}": value for key, value in moments.items()}
-    metadata = {"state": json.dumps(dict(state)), "groups": json.dumps(groups)}
+    metadata = {"values": json.dumps(dict(kept.values)), "groups": json.dumps(groups)}
     contiguous = {key: value.contiguous() for key, value in tensors.items()}
     write_whole(path, safetensors.torch.save(contiguous, metadata))
 
 
-def load_checkpoint(path: Path, trained: Trained) -> dict[str, object]:
-    """Restore modules and optimizers in place and return the JSON `state`.
+def load_checkpoint(path: Path, trained: Trained) -> Kept:
+    """Restore modules and optimizers in place and return what else was kept.
 
     Raises:
         BadInput: The file is damaged or belongs to other modules.
@@ -63,7 +72,7 @@ def load_checkpoint(path: Path, trained: Trained) -> dict[str, object]:
                 index, _, moment = key.partition("/")
                 moments.setdefault(int(index), {})[moment] = value
             optimizer.load_state_dict({"state": moments, "param_groups": groups[name]})
-        return json.loads(metadata["state"])
+        return Kept(json.loads(metadata["values"]), _below(tensors, "kept/"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"checkpoint {path} does not fit this run ({reason}); delete it to train again") from error

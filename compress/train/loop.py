@@ -1,4 +1,4 @@
-"""The one training loop: any task, any network, with an extra loss, a teacher or an adversary; resumable."""
+"""The one training loop: any task, any network, with an extra loss, a teacher or companions; resumable."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from compress.report.results import Phase
-from compress.tasks.base import Batch, Task
-from compress.train.adversary import Adversary
-from compress.train.checkpoint import Trained, load_checkpoint, save_checkpoint
+from compress.tasks.base import Accompanied, Batch, Task, Teachable
+from compress.train.checkpoint import Kept, Trained, load_checkpoint, save_checkpoint
 from compress.train.judge import judge
 from device_profiles.errors import BadInput
 from runtimes.environment import read_environment
@@ -61,7 +60,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network whose outputs the student should also match, by the task's own loss times `weight`."""
+    """A network whose outputs the student should also match.
+
+    The distance is the task's `distillation` where it is `Teachable`, else its loss; it is added times `weight`.
+    """
 
     module: nn.Module
     weight: float
@@ -80,7 +82,6 @@ class Extras:
         parameter_groups: The optimizer's groups where learning rates differ; each group's "lr" is a factor.
         state: What `after_step` changes and a resumed run needs back: read and written by name.
         teacher: For distillation.
-        adversary: For a GAN loss.
     """
 
     penalty: Callable[[Batch, Tensor], Tensor] | None = None
@@ -90,7 +91,6 @@ class Extras:
     parameter_groups: list[dict[str, object]] | None = None
     state: dict[str, float] | None = None
     teacher: Teacher | None = None
-    adversary: Adversary | None = None
 
 
 def train_(
@@ -106,7 +106,7 @@ def train_(
 
     Args:
         module: Changed in place; ends in eval mode.
-        task: Data and loss.
+        task: Data and loss; where it is `Accompanied`, its companions are trained beside the network.
         training: Steps, rates and precision.
         label: Names the run in the progress bar and in the returned curve.
         checkpoint: Where to leave the state every few seconds; a run that finds one there goes on from it. It is
@@ -161,9 +161,10 @@ class _Run:
         self.forward, self.optimizer = fabric.setup(module, optimizer)
         modules: dict[str, nn.Module] = {"network": module, **extras.modules}
         optimizers: dict[str, torch.optim.Optimizer] = {"network": optimizer}
-        if extras.adversary is not None:
-            modules["adversary"] = extras.adversary.module.train()
-            optimizers["adversary"] = extras.adversary.optimizer
+        self.companions = task.companions() if isinstance(task, Accompanied) else None
+        if self.companions is not None:
+            modules |= {f"companion {name}": each.train() for name, each in self.companions.modules.items()}
+            optimizers |= {f"companion {name}": each for name, each in self.companions.optimizers.items()}
         self.trained = Trained(modules, optimizers)
         if extras.teacher is not None:
             extras.teacher.module.eval()
@@ -192,8 +193,8 @@ class _Run:
             )
         self.fabric.backward(loss)
         self.optimizer.step()
-        if self.extras.adversary is not None:
-            self.extras.adversary.step_(batch.inputs, outputs, batch.targets)
+        if self.companions is not None:
+            self.companions.step_(batch, outputs.detach())
         self.step += 1
         if self.extras.after_step is not None:
             self.extras.after_step(self.step, rate)
@@ -208,30 +209,34 @@ class _Run:
         if self.extras.teacher is not None:
             with torch.no_grad(), self.fabric.autocast():
                 taught = self.extras.teacher.module(batch.inputs)
-            loss = loss + self.extras.teacher.weight * self.task.loss(outputs, taught.float())
-        if self.extras.adversary is not None:
-            loss = loss + self.extras.adversary.generator_loss(batch.inputs, outputs)
+            distance = self.task.distillation if isinstance(self.task, Teachable) else self.task.loss
+            loss = loss + self.extras.teacher.weight * distance(outputs, taught.float())
+        if self.companions is not None:
+            loss = loss + self.companions.loss(self.forward, batch, outputs)
         if self.extras.penalty is not None:
             loss = loss + self.extras.penalty(batch, outputs)
         return loss
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of the run depends on."""
-        state = {
+        values = {
             "step": self.step,
             "losses": list(self.losses.items()),
             "looks": list(self.looks.items()),
             "extras": self.extras.state or {},
         }
-        save_checkpoint(path, self.trained, state)
+        tensors = self.companions.state() if self.companions is not None else {}
+        save_checkpoint(path, self.trained, Kept(values, tensors))
 
     def restore_(self, path: Path) -> None:
         """Go on where a checkpoint was written."""
-        state = load_checkpoint(path, self.trained)
-        self.step = state["step"]
-        self.losses, self.looks = dict(state["losses"]), dict(state["looks"])
+        kept = load_checkpoint(path, self.trained)
+        self.step = kept.values["step"]
+        self.losses, self.looks = dict(kept.values["losses"]), dict(kept.values["looks"])
         if self.extras.state is not None:
-            self.extras.state.update(state["extras"])
+            self.extras.state.update(kept.values["extras"])
+        if self.companions is not None:
+            self.companions.restore_(kept.tensors)
 
     def phase(self, label: str) -> Phase:
         """Return the curve so far."""

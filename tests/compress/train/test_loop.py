@@ -107,7 +107,7 @@ def test_a_run_killed_at_a_random_moment_resumes_to_the_same_result(task, tmp_pa
 
 def step_of(path):
     with safetensors.safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["state"])["step"]
+        return json.loads(file.metadata()["values"])["step"]
 
 
 def test_a_finished_run_is_not_trained_again(task, tmp_path):
@@ -159,17 +159,56 @@ def test_a_teacher_pulls_the_student_towards_its_outputs(task):
     assert distances[1] < 0.95 * distances[0]
 
 
-def test_an_adversary_learns_and_resumes_with_the_network(task, tmp_path):
+class Accompanied(SceneTranslation):
+    """Scenes with an adversary whose companions also hold a state of their own."""
+
+    def companions(self):
+        torch.manual_seed(5)
+        self.adversary = Counting(weight=0.01)
+        return self.adversary
+
+
+class Counting(Adversary):
+    steps = torch.zeros(())
+
+    def step_(self, batch, outputs):
+        assert not outputs.requires_grad
+        super().step_(batch, outputs)
+        self.steps = self.steps + 1
+
+    def state(self):
+        return {"steps": self.steps}
+
+    def restore_(self, state):
+        self.steps = state["steps"]
+
+
+def test_companions_learn_and_resume_with_the_network(tmp_path):
+    wide = Accompanied(8, 8, size=32)
     adversaries = []
     for path in (None, tmp_path / "x.safetensors", tmp_path / "x.safetensors"):
-        torch.manual_seed(5)
-        adversary = Adversary(weight=0.01)
-        wide = SceneTranslation(8, 8, size=32)
         training = Training(steps=3, batch=2, precision="32-true")
-        train_(small_unet(), wide, training, label="x", checkpoint=path, extras=Extras(adversary=adversary))
-        adversaries.append(adversary.module)
-    assert same(adversaries[0], adversaries[1])
-    assert same(adversaries[1], adversaries[2])
+        train_(small_unet(), wide, training, label="x", checkpoint=path)
+        adversaries.append(wide.adversary)
+    untrained = wide.companions()
+    assert not same(untrained.module, adversaries[0].module)
+    assert same(adversaries[0].module, adversaries[1].module)
+    assert same(adversaries[1].module, adversaries[2].module)
+    assert [each.steps.item() for each in adversaries] == [3, 3, 3]
+
+
+def test_a_task_may_say_how_far_a_student_is_from_its_teacher(task):
+    class Taught(SceneTranslation):
+        asked = 0
+
+        def distillation(self, outputs, taught):
+            self.asked += 1
+            return (outputs - taught).abs().mean()
+
+    taught = Taught(8, 8, size=SIZE)
+    extras = Extras(teacher=Teacher(UNet(4, depth=3), 0.5))
+    train_(small_unet(), taught, Training(steps=3, batch=2, precision="32-true"), label="x", extras=extras)
+    assert taught.asked == 3
 
 
 def test_learning_rate_rises_then_falls_to_zero():
