@@ -1,10 +1,8 @@
-"""Tasks: the data, the loss and the metric that a network is trained and judged by.
-
-`TASKS` names the class of each, as strings, so that listing them loads nothing.
-"""
+"""Tasks: the data, the loss and the metric that a network is trained and judged by."""
 
 from __future__ import annotations
 
+# Name -> "package.module:Class"; strings, so that listing the names loads no torch.
 TASKS: dict[str, str] = {
     "scenes": "compress.tasks.scene_translation:SceneTranslation",
 }
