@@ -51,7 +51,7 @@ def _decode(kind: Any, data: Json, where: str) -> Any:
 
 
 def _decode_generic(origin: Any, kinds: tuple[Any, ...], data: Json, where: str) -> Any:
-    if origin is types.UnionType:  # the only unions are with None
+    if origin in (types.UnionType, typing.Union):  # the only unions are with None
         return None if data is None else _decode(kinds[0], data, where)
     if origin is typing.Literal:
         if data not in kinds:

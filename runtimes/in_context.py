@@ -22,7 +22,7 @@ from runtimes.operators import LayerTimes, attribute, hosts, merge
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
 from runtimes.shapes import with_shapes
-from runtimes.sitting import RESIDENT_BYTES, Sitting, join, sit
+from runtimes.sitting import RESIDENT_BYTES, PlannedSitting, Sitting, join, sit
 from runtimes.timing import Effort
 
 MIN_ROUNDS = 16  # of a network of 4 ms that is 4 s for 32 variants, less than they take to load
@@ -77,6 +77,19 @@ def measure_in_context(
     for variant in progress_bar(variants, f"time operators on {target.name}", "variants"):
         model = variant.build()
         times.append(attribute(time_operators(model, target, effort.seed), model))
+    return fit_layers(variants, end_to_end, times)
+
+
+def fit_layers(
+    variants: Sequence[WidthVariant], end_to_end: Sequence[Measurement], times: Sequence[LayerTimes]
+) -> InContext:
+    """Fit layers to what they took inside the variants.
+
+    Args:
+        variants: The network at full width, then at others.
+        end_to_end: What each of them took.
+        times: What the layers of each of them took, with the runtime's profiler on.
+    """
     merged = hosts(times)
     return fit([_measured(*each, merged) for each in zip(variants, end_to_end, times, strict=True)], merged)
 
@@ -115,27 +128,50 @@ def measure_end_to_end(
         effort: How long to measure, `MIN_ROUNDS` at least; the seed also draws the inputs.
         partial: Where finished sittings are kept.
     """
+    planned = plan_end_to_end(variants, references, effort)
+    done = partial.read()
+    partial.write(done)  # a place that cannot be written is found out now, not after the measuring
+    with progress_bar(effort.budget_s, f"measure {target.name}, {len(variants)} networks", "s") as bar:
+        for each in planned[len(done) :]:
+            give_back()
+            done.append(sit(each.models, target, each.effort, bar))
+            partial.write(done)
+        bar.update(bar.total - bar.n)
+    joined: Sitting = join(done, [variant_name(i) for i in references])
+    return [joined[variant_name(i)] for i in range(len(variants))]
+
+
+def plan_end_to_end(
+    variants: Sequence[WidthVariant], references: Collection[int], effort: Effort, resident_bytes: int | None = None
+) -> list[PlannedSitting]:
+    """Split variants into sittings that fit into memory.
+
+    Args:
+        variants: The network at full width, then at others.
+        references: Places of the variants that every sitting holds.
+        effort: For all sittings together; each runs `MIN_ROUNDS` at least.
+        resident_bytes: Of weights that may be loaded at a time; None: `RESIDENT_BYTES`.
+    """
     bytes_each = variants[0].build().ByteSize() / variants[0].products
     rest = [i for i in range(len(variants)) if i not in references]
-    room = RESIDENT_BYTES / bytes_each - sum(variants[i].products for i in references)
+    room = (resident_bytes or RESIDENT_BYTES) / bytes_each - sum(variants[i].products for i in references)
     lists: list[list[int]] = [[]]
     for i in rest:
         if lists[-1] and sum(variants[k].products for k in (*lists[-1], i)) > room:
             lists.append([])
         lists[-1].append(i)
     effort = replace(effort, min_rounds=MIN_ROUNDS, max_rounds=max(effort.max_rounds, MIN_ROUNDS))
-    done = partial.read()
-    partial.write(done)  # a place that cannot be written is found out now, not after the measuring
-    with progress_bar(effort.budget_s, f"measure {target.name}, {len(variants)} networks", "s") as bar:
-        for places in lists[len(done) :]:
-            give_back()
-            models = {str(i): (str(i), variants[i].build) for i in (*references, *places)}
-            share_s = effort.budget_s * max(len(places), 1) / max(len(rest), 1)
-            done.append(sit(models, target, replace(effort, budget_s=share_s), bar))
-            partial.write(done)
-        bar.update(bar.total - bar.n)
-    joined: Sitting = join(done, [str(i) for i in references])
-    return [joined[str(i)] for i in range(len(variants))]
+    planned = []
+    for places in lists:
+        models = {variant_name(i): (variant_name(i), variants[i].build) for i in (*references, *places)}
+        share_s = effort.budget_s * max(len(places), 1) / max(len(rest), 1)
+        planned.append(PlannedSitting(models, replace(effort, budget_s=share_s)))
+    return planned
+
+
+def variant_name(place: int) -> str:
+    """Name a variant in sittings by its place."""
+    return f"variant {place}"
 
 
 def _measured(

@@ -20,6 +20,23 @@ PROBED_LAYERS = 2  # of each operator, the heaviest
 
 
 @dataclass(frozen=True)
+class Point:
+    """One point of a layer's latency by its widths.
+
+    Attributes:
+        layer: The layer's name.
+        op: Its operator.
+        widths: Channels in and out.
+        axis: The width that a probe of the runtime's steps changes; None for a point of the grid.
+    """
+
+    layer: str
+    op: str
+    widths: Widths
+    axis: Axis | None
+
+
+@dataclass(frozen=True)
 class Job:
     """One layer to be timed at some widths.
 
@@ -44,6 +61,11 @@ class Job:
     def model(self) -> onnx.ModelProto:
         """Make the model to time."""
         return self.subgraph.resized(*self.widths)
+
+    @property
+    def point(self) -> Point:
+        """What it tells."""
+        return Point(self.subgraph.layer.name, self.subgraph.layer.op, self.widths, self.axis)
 
     @property
     def macs(self) -> int:

@@ -20,14 +20,14 @@ from device_profiles.target import Target
 from runtimes.base import RUNTIMES, check_target, open_session
 from runtimes.carve import Subgraph, carve
 from runtimes.environment import read_environment
-from runtimes.jobs import Job, plan, sittings
+from runtimes.jobs import Job, Point, plan, sittings
 from runtimes.layers import WeightedLayer
 from runtimes.memory import give_back
 from runtimes.model_file import ModelSource, read_model, to_bytes
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
 from runtimes.shapes import input_shapes, with_batch, with_shapes
-from runtimes.sitting import RESIDENT_BYTES, Sitting, join, sit
+from runtimes.sitting import RESIDENT_BYTES, PlannedSitting, Sitting, join, sit
 from runtimes.timing import Effort
 
 WHOLE, REFERENCE = "the whole network", "the reference"
@@ -96,26 +96,21 @@ def profile_model(
     with open_session(subgraphs[0].full(), target) as session:
         target = session.target  # with the runtime's version
     sha256 = hashlib.sha256(model.read_bytes() if isinstance(model, Path) else to_bytes(proto)).hexdigest()
-    alike: dict[object, Subgraph] = {}
-    for subgraph in subgraphs:
-        alike.setdefault(subgraph.signature, subgraph)
-    jobs = plan(list(alike.values()))
-    if not config.narrow:
-        jobs = [job for job in jobs if job.turn == jobs[0].turn]
+    layers, jobs = plan_layers(subgraphs, narrow=config.narrow)
     partial = PartialProfile.beside(output, (target, environment.fingerprint, sha256, config, shapes))
-    measured = _measure(sized, jobs, target, config, partial)
+    measured = _measure(plan_sittings(sized, jobs, config), target, config, partial)
     profile = DeviceProfile(
         target=target,
         environment=environment,
         model_name=model_name,
         model_sha256=sha256,
         input_shapes=shapes,
-        layers=tuple(_layer_profile(s.layer, alike[s.signature], jobs, measured) for s in subgraphs),
+        layers=layers.profiles(measured),
         end_to_end=measured[WHOLE],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         seconds=round(time.monotonic() - started, 1),
-        probes=_probes(jobs, measured),
+        probes=layers.probes(measured),
     )
     if output is not None:
         save_profile(profile, output)
@@ -136,41 +131,95 @@ def carve_for(model: onnx.ModelProto, target: Target) -> tuple[Subgraph, ...]:
     return carve(model, channels_last=target.device == "cpu" and RUNTIMES[target.runtime].channels_last)
 
 
+@dataclass(frozen=True)
+class IsolatedLayers:
+    """The layers of a network, and what is measured of them.
+
+    Attributes:
+        layers: In the network's order.
+        twins: Layer -> the first layer that is just like it, which is measured in its place.
+        points: Name of a job -> what it tells.
+    """
+
+    layers: tuple[WeightedLayer, ...]
+    twins: Mapping[str, str]
+    points: Mapping[str, Point]
+
+    def profiles(self, measured: Sitting) -> tuple[LayerProfile, ...]:
+        """Collect the grid of every layer from what was measured of its twin."""
+        found = []
+        for layer in self.layers:
+            twin = self.twins[layer.name]
+            points = {name: point for name, point in self.points.items() if point.layer == twin and point.axis is None}
+            grid = {point.widths: measured[name] for name, point in points.items()}
+            found.append(LayerProfile(layer.name, layer.op, layer.in_channels, layer.out_channels, grid))
+        return tuple(found)
+
+    def probes(self, measured: Sitting) -> tuple[StepProbe, ...]:
+        """Collect the probes of the runtime's steps."""
+        curves: dict[tuple[str, str, Axis], dict[int, Measurement]] = {}
+        for name, point in self.points.items():
+            if point.axis is not None:
+                curve = curves.setdefault((point.layer, point.op, point.axis), {})
+                curve[point.widths[point.axis == "out"]] = measured[name]
+        return tuple(StepProbe(*key, curve) for key, curve in curves.items())
+
+
+def plan_layers(subgraphs: Sequence[Subgraph], *, narrow: bool) -> tuple[IsolatedLayers, list[Job]]:
+    """Decide what to measure of a network's layers, those that are alike once.
+
+    Args:
+        subgraphs: Of all layers.
+        narrow: Whether to measure them at other widths than the full ones, too.
+    """
+    alike: dict[object, Subgraph] = {}
+    for subgraph in subgraphs:
+        alike.setdefault(subgraph.signature, subgraph)
+    jobs = plan(list(alike.values()))
+    if not narrow:
+        jobs = [job for job in jobs if job.turn == jobs[0].turn]
+    twins = {subgraph.layer.name: alike[subgraph.signature].layer.name for subgraph in subgraphs}
+    layers = tuple(subgraph.layer for subgraph in subgraphs)
+    return IsolatedLayers(layers, twins, {job.name: job.point for job in jobs}), jobs
+
+
+def plan_sittings(
+    whole: onnx.ModelProto, jobs: Sequence[Job], config: ProfileConfig, resident_bytes: int | None = None
+) -> list[PlannedSitting]:
+    """Split jobs into sittings that fit into memory; the first one also holds the whole network.
+
+    Args:
+        whole: The network.
+        jobs: As `plan_layers` returned them.
+        config: How long to measure.
+        resident_bytes: Of weights that may be loaded at a time; None: `RESIDENT_BYTES`.
+    """
+    macs = sum(job.macs for job in jobs)
+    lists = sittings(jobs, resident_bytes or RESIDENT_BYTES, macs / max(1, config.budget_s / SITTING_S))
+    reference = sorted((job for job in lists[0] if job.turn == jobs[0].turn), key=lambda job: job.macs)
+    planned = []
+    for i, each in enumerate(lists):
+        models = {job.name: (job.turn, job.model) for job in each}
+        if i == 0:
+            models[WHOLE] = (WHOLE, lambda: whole)
+        if len(lists) > 1:
+            models[REFERENCE] = (REFERENCE, reference[len(reference) // 2].model)
+        budget_s = config.budget_s * sum(job.macs for job in each) / macs
+        effort = Effort(budget_s, config.precision_percent, max_rounds=MAX_ROUNDS, seed=config.seed)
+        planned.append(PlannedSitting(models, effort))
+    return planned
+
+
 def _measure(
-    whole: onnx.ModelProto, jobs: Sequence[Job], target: Target, config: ProfileConfig, partial: PartialProfile
+    planned: Sequence[PlannedSitting], target: Target, config: ProfileConfig, partial: PartialProfile
 ) -> Sitting:
     """Measure the whole network and all jobs, as many at a time as fit into memory."""
-    macs = sum(job.macs for job in jobs)
-    lists = sittings(jobs, RESIDENT_BYTES, macs / max(1, config.budget_s / SITTING_S))
-    reference = sorted((job for job in lists[0] if job.turn == jobs[0].turn), key=lambda job: job.macs)
     done = partial.read()
     give_back()
     partial.write(done)  # a place that cannot be written is found out now, not after the measuring
     with progress_bar(config.budget_s, f"measure {target.name}", "s") as bar:
-        for i in range(len(done), len(lists)):
-            models = {job.name: (job.turn, job.model) for job in lists[i]}
-            if i == 0:
-                models[WHOLE] = (WHOLE, lambda: whole)
-            if len(lists) > 1:
-                models[REFERENCE] = (REFERENCE, reference[len(reference) // 2].model)
-            budget_s = config.budget_s * sum(job.macs for job in lists[i]) / macs
-            effort = Effort(budget_s, config.precision_percent, max_rounds=MAX_ROUNDS, seed=config.seed)
-            done.append(sit(models, target, effort, bar))
+        for each in planned[len(done) :]:
+            done.append(sit(each.models, target, each.effort, bar))
             partial.write(done)
         bar.update(bar.total - bar.n)
     return join(done, [REFERENCE])
-
-
-def _layer_profile(layer: WeightedLayer, twin: Subgraph, jobs: Sequence[Job], measured: Sitting) -> LayerProfile:
-    """Collect the grid of a layer from what was measured of its twin, the first layer that is just like it."""
-    grid = {job.widths: measured[job.name] for job in jobs if job.subgraph is twin and job.axis is None}
-    return LayerProfile(layer.name, layer.op, layer.in_channels, layer.out_channels, grid)
-
-
-def _probes(jobs: Sequence[Job], measured: Sitting) -> tuple[StepProbe, ...]:
-    curves: dict[tuple[str, str, Axis], dict[int, Measurement]] = {}
-    for job in jobs:
-        if job.axis is not None:
-            key = (job.subgraph.layer.name, job.subgraph.layer.op, job.axis)
-            curves.setdefault(key, {})[job.widths[job.axis == "out"]] = measured[job.name]
-    return tuple(StepProbe(*key, curve) for key, curve in curves.items())

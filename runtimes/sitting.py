@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -18,13 +18,25 @@ from runtimes.feeds import random_feeds
 from runtimes.timing import Effort, clock_for, measure
 
 Sitting = dict[str, Measurement]
+Builders = Mapping[str, tuple[str, Callable[[], onnx.ModelProto]]]
 
 RESIDENT_BYTES = 2**30  # of weights loaded at a time; runtimes hold them up to twice
 
 
-def sit(
-    models: Mapping[str, tuple[str, Callable[[], onnx.ModelProto]]], target: Target, effort: Effort, bar: tqdm
-) -> Sitting:
+@dataclass(frozen=True)
+class PlannedSitting:
+    """What is loaded at the same time, and how long that is measured.
+
+    Attributes:
+        models: Name -> the turn it is run in, see `runtimes.timing.measure`, and what makes it.
+        effort: How long loading and measuring should take; its seed also draws the inputs.
+    """
+
+    models: Builders
+    effort: Effort
+
+
+def sit(models: Builders, target: Target, effort: Effort, bar: tqdm) -> Sitting:
     """Load models and measure them against each other.
 
     Args:

@@ -14,6 +14,7 @@ from runtimes.in_context import (
     measure_in_context,
     partial_in_context,
     references_of,
+    variant_name,
 )
 from runtimes.partial_profile import PartialProfile
 from runtimes.timing import Effort
@@ -69,7 +70,7 @@ def test_an_interrupted_measurement_goes_on_and_what_is_larger_than_memory_is_le
     monkeypatch.setattr(sitting, "measure", lambda calls, **o: seen.append(sorted(calls)) or real(calls, **o))
     found = measure_in_context(many, target, QUICK, partial)
     assert seen[0] != seen[1]
-    assert set(seen[0]) & set(seen[1]) == {str(i) for i in references_of(many)}
+    assert set(seen[0]) & set(seen[1]) == {variant_name(i) for i in references_of(many)}
     assert len({variant.end_to_end.scale for variant in found.variants}) > 1
 
 
