@@ -1,5 +1,7 @@
 """Prune one architecture of torchvision or timm in every way and print what happened as one line of JSON.
 
+Seconds are the CPU time of one thread, which other work on the machine does not lengthen.
+
 `zoo_coverage.py` starts this in a process per model.
 """
 
@@ -84,16 +86,16 @@ def lively_(module: nn.Module) -> nn.Module:
 def measure(module: nn.Module, example: Tensor) -> dict[str, Any]:
     """Export, analyse and prune on both routes."""
     result: dict[str, Any] = {"parameters": sum(p.numel() for p in module.parameters())}
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         network = export_module(module, example)
     except UnsupportedModel as err:
         return result | {"onnx_route": "not exported", "torch_route": "not exported", "error": str(err)}
-    result["export_s"] = time.perf_counter() - started
+    result["export_s"] = time.process_time() - started
     try:
-        started = time.perf_counter()
+        started = time.process_time()
         graph = analyse(network)
-        result["analysis_s"] = time.perf_counter() - started
+        result["analysis_s"] = time.process_time() - started
         result["sets"] = len(graph.prunable)
         for ratio in RATIOS:
             result |= onnx_route(graph, ratio)
@@ -106,9 +108,9 @@ def measure(module: nn.Module, example: Tensor) -> dict[str, Any]:
 def onnx_route(graph: ChannelGraph, ratio: str) -> dict[str, Any]:
     """Prune and prove the network."""
     keep = chosen(graph, ratio)
-    started = time.perf_counter()
+    started = time.process_time()
     pruned = remove_channels(graph, keep)
-    surgery_s = time.perf_counter() - started
+    surgery_s = time.process_time() - started
     proof = prove(graph, keep, pruned, remove_channels)
     found = {f"error_{ratio}": proof.max_error_of_spread}
     if ratio == "0.5":
@@ -119,7 +121,7 @@ def onnx_route(graph: ChannelGraph, ratio: str) -> dict[str, Any]:
 
 def torch_route(module: nn.Module, graph: ChannelGraph) -> dict[str, Any]:
     """Prune the module; freeze what its code does not let go."""
-    started = time.perf_counter()
+    started = time.process_time()
     verdicts: dict[str, Any] = {}
     for ratio in RATIOS:
         try:
@@ -132,7 +134,7 @@ def torch_route(module: nn.Module, graph: ChannelGraph) -> dict[str, Any]:
             verdicts["torch_route"] = (
                 f"froze {len(pruned.frozen)} of {len(graph.prunable)}" if pruned.frozen else "passed"
             )
-    return verdicts | {"torch_route_s": time.perf_counter() - started}
+    return verdicts | {"torch_route_s": time.process_time() - started}
 
 
 def chosen(graph: ChannelGraph, ratio: str) -> Keep:
@@ -155,12 +157,12 @@ def torch_pruning(name: str) -> dict[str, Any]:
     module, example = build(name)
     before = sum(p.numel() for p in module.parameters())
     heads = [part for part in module.modules() if isinstance(part, nn.Linear) and part.out_features == 1000]
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         importance = peer.importance.MagnitudeImportance(p=2)
         pruner = peer.pruner.MagnitudePruner(module, example, importance, pruning_ratio=0.5, ignored_layers=heads)
         pruner.step()
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         with torch.no_grad():
             module.eval()(example)
     except Exception as err:  # noqa: BLE001 - any failure of the peer is a result here
