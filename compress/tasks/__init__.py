@@ -5,4 +5,5 @@ from __future__ import annotations
 # Name -> "package.module:Class"; strings, so that listing the names loads no torch.
 TASKS: dict[str, str] = {
     "scenes": "compress.tasks.scene_translation:SceneTranslation",
+    "classification": "compress.tasks.classification:Classification",
 }
