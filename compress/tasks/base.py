@@ -15,10 +15,14 @@ from compress.report.results import Metric
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs and what a network should make of them; the first axis of both is the batch."""
+    """Inputs and what a network should make of them; the first axis of both is the batch.
+
+    Where samples come from files, `names` holds one a sample: an error about a sample says which it was.
+    """
 
     inputs: Tensor
     targets: Tensor
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
