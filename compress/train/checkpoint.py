@@ -65,18 +65,19 @@ def load_checkpoint(path: Path, trained: Trained) -> Kept:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- not a mapping
         groups = json.loads(metadata["groups"])
         for name, module in trained.modules.items():
-            module.load_state_dict(_below(tensors, f"module/{name}/"))
+            module.load_state_dict(below(tensors, f"module/{name}/"))
         for name, optimizer in trained.optimizers.items():
             moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in _below(tensors, f"optimizer/{name}/").items():
+            for key, value in below(tensors, f"optimizer/{name}/").items():
                 index, _, moment = key.partition("/")
                 moments.setdefault(int(index), {})[moment] = value
             optimizer.load_state_dict({"state": moments, "param_groups": groups[name]})
-        return Kept(json.loads(metadata["values"]), _below(tensors, "kept/"))
+        return Kept(json.loads(metadata["values"]), below(tensors, "kept/"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"checkpoint {path} does not fit this run ({reason}); delete it to train again") from error
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

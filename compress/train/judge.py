@@ -16,11 +16,11 @@ RECALIBRATION_SAMPLES = 128  # the statistics of a pruned U-Net moved by under 1
 
 
 def run_in_chunks(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Run a module in eval mode without gradients and return its outputs; its mode is restored."""
-    was_training = module.training
+    """Run a module in eval mode without gradients and return its outputs on the CPU; its mode is restored."""
+    was_training, device = module.training, device_of(module)
     module.eval()
     with torch.inference_mode():
-        outputs = torch.cat([module(chunk) for chunk in inputs.split(CHUNK)]).contiguous()
+        outputs = torch.cat([module(chunk.to(device)).cpu() for chunk in inputs.split(CHUNK)]).contiguous()
     module.train(was_training)
     return outputs
 
@@ -47,7 +47,14 @@ def recalibrate_(module: nn.Module, task: Task, samples: int = RECALIBRATION_SAM
         for start in itertools.count(0, CHUNK):
             if start >= samples:
                 break
-            module(task.batch(-1 - start, CHUNK).inputs)  # negative steps: batches that training never asks for
+            module(
+                task.batch(-1 - start, CHUNK).inputs.to(device_of(module))
+            )  # negative steps: batches that training never asks for
     module.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's parameters are; those without any are on the CPU."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))

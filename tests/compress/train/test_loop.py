@@ -17,7 +17,8 @@ from compress.models.unet import UNet
 from compress.tasks.scene_translation import SceneTranslation
 from compress.train.adversary import Adversary
 from compress.train.judge import judge, recalibrate_
-from compress.train.loop import Extras, Teacher, Training, fabric_precision, train_
+from compress.train.loop import Extras, Teacher, Training, train_
+from compress.train.processes import fabric_precision
 from device_profiles.errors import BadInput
 
 SIZE = 16
@@ -237,7 +238,7 @@ def test_bf16_is_chosen_only_where_the_cpu_computes_in_it(monkeypatch):
     class Environment:
         cpu_flags = ("avx2",)
 
-    monkeypatch.setattr("compress.train.loop.read_environment", Environment)
+    monkeypatch.setattr("compress.train.processes.read_environment", Environment)
     assert fabric_precision("auto") == "32-true"
     Environment.cpu_flags = ("avx512_bf16",)
     assert fabric_precision("auto") == "bf16-mixed"
