@@ -1,7 +1,8 @@
-"""Where to cut a condensed network: at the hinges, and where they are too few, at a threshold that meets the goal."""
+"""Where to cut: as the method itself chose, and where that is not fast enough, at a threshold that meets the goal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,6 @@ from compress.export import deployable
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
-from compress.hinge import Hinge, find_hinge
 from compress.select import LEAST_MULTIPLE, MEASUREMENTS, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
 from compress.validate import measure_latencies
 from device_profiles.predict import predict
@@ -22,8 +22,7 @@ from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
 from runtimes.progress import progress_bar
 
-Norms = Mapping[str, Float[np.ndarray, " channels"]]
-
+Scores = Mapping[str, Float[np.ndarray, " channels"]]
 
 CHOICES = 4  # widths that a set must be able to choose from
 
@@ -99,15 +98,15 @@ class Cut:
 
     Attributes:
         keep: Kept indices by set.
-        hinges: By set.
-        threshold: On norms over their mean at the start; 0 where the hinges alone made the cut.
+        own: How many channels the method itself chose, by set; empty where it makes no choice.
+        threshold: On the scores; None where the method's own choice made the cut.
         speedup: Measured on the slowest target when the cut was chosen.
         measurements: How many cuts were measured on the way.
     """
 
     keep: Keep
-    hinges: Mapping[str, Hinge]
-    threshold: float
+    own: Mapping[str, int]
+    threshold: float | None
     speedup: float
     measurements: int
 
@@ -115,7 +114,7 @@ class Cut:
         """Return what `from_json` reads."""
         return {
             "keep": {name: kept.tolist() for name, kept in self.keep.items()},
-            "hinges": {name: vars(hinge) for name, hinge in self.hinges.items()},
+            "own": dict(self.own),
             "threshold": self.threshold,
             "speedup": self.speedup,
             "measurements": self.measurements,
@@ -126,40 +125,50 @@ class Cut:
         """Read what `to_json` returned."""
         return cls(
             keep={name: np.asarray(kept, np.int64) for name, kept in data["keep"].items()},
-            hinges={name: Hinge(**hinge) for name, hinge in data["hinges"].items()},
+            own=data["own"],
             threshold=data["threshold"],
             speedup=data["speedup"],
             measurements=data["measurements"],
         )
 
 
-def cut_condensed(norms: Norms, rig: Rig, goal: float) -> Cut:
-    """Cut at the hinges; where that is not fast enough, at the lowest common threshold that is.
+def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, goal: float) -> Cut:
+    """Cut as the method chose; where that is not fast enough, at the lowest common threshold that is.
 
     Args:
-        norms: Each set's folded norms after condensing, over their mean before.
+        scores: One score per channel of every prunable set, comparable between sets.
+        chosen: The method's own choice; None, or sets that are missing, where it makes none.
         rig: Predicts and measures.
         goal: The speedup to reach on the slowest target.
 
     Raises:
         BudgetInfeasible: No threshold reaches the goal.
     """
-    hinges = {name: find_hinge(values, 1.0) for name, values in norms.items()}
-    steered = rig.steer(lambda setting: keep_above(norms, hinges, threshold_at(setting), rig.multiples), goal, "cut")
-    return Cut(steered.keep, hinges, threshold_at(steered.setting), steered.speedup * goal, steered.measurements)
+    own = widths_of(chosen or {})
+    steered = rig.steer(
+        lambda setting: keep_above(scores, own, threshold_at(setting, scores), rig.multiples), goal, "cut"
+    )
+    threshold = threshold_at(steered.setting, scores)
+    return Cut(
+        steered.keep,
+        own,
+        threshold if math.isfinite(threshold) else None,
+        steered.speedup * goal,
+        steered.measurements,
+    )
 
 
-def cut_uniform(norms: Norms, rig: Rig, goal: float) -> Cut:
+def cut_uniform(scores: Scores, rig: Rig, goal: float) -> Cut:
     """Keep the same share of every layer, the strongest channels: the yardstick at the same measured latency.
 
     Raises:
         BudgetInfeasible: No share reaches the goal.
     """
-    steered = rig.steer(lambda setting: keep_uniform(norms, 1 - setting, rig.multiples), goal, "uniform cut")
-    return Cut(steered.keep, {}, 0.0, steered.speedup * goal, steered.measurements)
+    steered = rig.steer(lambda setting: keep_uniform(scores, 1 - setting, rig.multiples), goal, "uniform cut")
+    return Cut(steered.keep, {}, None, steered.speedup * goal, steered.measurements)
 
 
-def cut_at_random(like: Keep, norms: Norms, seed: int) -> Keep:
+def cut_at_random(like: Keep, scores: Scores, seed: int) -> Keep:
     """Keep as many channels of every set as `like` does, drawn at random: what a cut must beat."""
     generator = np.random.default_rng(seed)
-    return {name: np.sort(generator.choice(len(norms[name]), len(kept), replace=False)) for name, kept in like.items()}
+    return {name: np.sort(generator.choice(len(scores[name]), len(kept), replace=False)) for name, kept in like.items()}

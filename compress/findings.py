@@ -6,15 +6,14 @@ import dataclasses
 from datetime import UTC, datetime
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from compress.cut import widths_of
 from compress.graph.channels import Layer
 from compress.graph.count import macs
+from compress.hinge import find_hinge
 from compress.job import NARROW, Job
-from compress.methods import decig
+from compress.recipe import Goals
 from compress.report.results import (
     Goal,
     LayerLatency,
@@ -25,20 +24,22 @@ from compress.report.results import (
     ProofResult,
     Results,
     TargetResult,
+    Trivial,
 )
+from compress.tasks.base import Pictured
 from device_profiles.target import Target
 from runtimes.environment import read_environment
 from runtimes.model_file import to_bytes
 
 HELD_OUT_SETS = 4  # the spread of the quality is over this many disjoint sets of held-out samples
 SHOWN = 6  # sample images in the report
-KEYS = ("baseline", "pruned", "uniform", "quarter")
+NORMS = "folded norm"
 
 
 def gather(job: Job, command: str) -> Results:
     """Run every step of a job that is not done yet and return what was found."""
     recipe = job.recipe
-    networks = tuple(_network(job, key) for key in KEYS)
+    networks = tuple(_network(job, key) for key in job.candidates)
     targets = tuple(_target(job, target) for target in job.targets)
     proof = job.proof
     partial = Results(
@@ -51,7 +52,13 @@ def gather(job: Job, command: str) -> Results:
         config=recipe.model_dump(mode="json"),
         environment=dataclasses.asdict(read_environment()),
         seconds=job.folder.seconds(),
-        method=Method("DECIG", dataclasses.asdict(recipe.method), recipe.distillation.teacher, source=decig.SOURCE),
+        method=Method(
+            job.settings.title,
+            dataclasses.asdict(job.settings),
+            recipe.distillation.teacher,
+            source=job.settings.source,
+            score=job.settings.score,
+        ),
         networks=networks,
         targets=targets,
         layers=tuple(_layer(job, layer) for layer in job.graph.layers),
@@ -59,6 +66,7 @@ def gather(job: Job, command: str) -> Results:
         proof=ProofResult(True, proof.max_error_of_spread, proof.tolerance, proof.removed_channels, proof.seconds),
         goals=(),
         pruning_error=job.pruning_error,
+        trivial=_trivial(job),
         history=tuple(
             dataclasses.replace(trained.phase, label=label)
             for trained, label in (
@@ -68,37 +76,40 @@ def gather(job: Job, command: str) -> Results:
                 (job.uniform, "uniform widths"),
                 (job.narrow, f"1/{NARROW} of the width"),
             )
+            if trained is not None and trained.phase is not None
         ),
     )
     return dataclasses.replace(partial, goals=_goals(job, partial))
 
 
 def sample_images(job: Job) -> dict[str, UInt8[np.ndarray, "n h w 3"]]:
-    """Return a few held-out inputs, targets and every network's outputs for them, as bytes."""
+    """Return a few held-out inputs, targets and every network's outputs as images; empty where a task has none."""
+    if not isinstance(job.task, Pictured):
+        return {}
     shown = job.task.held_out().chunks(SHOWN)[0]
-    outputs = {key: job.candidates[key].outputs[:SHOWN] for key in KEYS}
-    return {
-        key: _as_bytes(images) for key, images in ({"input": shown.inputs, "target": shown.targets} | outputs).items()
-    }
-
-
-def _as_bytes(images: Float[Tensor, "n 3 h w"]) -> UInt8[np.ndarray, "n h w 3"]:
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    outputs = {key: candidate.outputs[:SHOWN] for key, candidate in job.candidates.items()}
+    values = {"input": shown.inputs, "target": shown.targets} | outputs
+    return {key: job.task.picture(each).permute(0, 2, 3, 1).numpy() for key, each in values.items()}
 
 
 def _metric(job: Job) -> Metric:
-    size = job.recipe.task.held_out // HELD_OUT_SETS
-    return dataclasses.replace(job.task.metric, repeats=f"{HELD_OUT_SETS} held-out sets of {size} images")
+    size = len(job.task.held_out()) // HELD_OUT_SETS
+    return dataclasses.replace(job.task.metric, repeats=f"{HELD_OUT_SETS} held-out sets of {size} samples")
+
+
+def _trivial(job: Job) -> Trivial | None:
+    quality = job.trivial_quality
+    return None if quality is None else Trivial(job.task.trivial_name, quality)
 
 
 def _network(job: Job, key: str) -> NetworkResult:
-    recipe, network = job.recipe, job.candidates[key].network
-    both = recipe.condense.steps + recipe.finetune.steps
+    network = job.candidates[key].network
+    first = job.recipe.baseline.steps if job.recipe.baseline else 0
     label, steps = {
-        "baseline": ("Baseline", recipe.baseline.steps),
-        "pruned": ("DECIG", recipe.baseline.steps + both),
-        "uniform": ("Uniform widths, same latency", recipe.baseline.steps + both),
-        "quarter": (f"1/{NARROW} of the width", recipe.baseline.steps),
+        "baseline": ("Baseline", first),
+        "pruned": (job.settings.title, first + job.steps_after_baseline),
+        "uniform": ("Uniform widths, same latency", first + job.steps_after_baseline),
+        "quarter": (f"1/{NARROW} of the width", first),
     }[key]
     qualities = np.asarray(job.quality_by_image(key))
     return NetworkResult(
@@ -152,28 +163,25 @@ def _layer(job: Job, layer: Layer) -> LayerResult:
     }
     if layer.out_set not in job.cut.keep:
         return LayerResult(**common)
-    before, after = job.baseline_norms[layer.out_set], job.condensed_norms[layer.out_set]
-    hinge = job.cut.hinges[layer.out_set]
+    before, after = job.baseline_norms[layer.out_set], np.asarray(job.condensed.scores[layer.out_set])
+    are_norms = job.settings.score.startswith(NORMS)
+    hinge = find_hinge(after, 1.0) if are_norms else None
+    own = job.cut.own.get(layer.out_set, len(after))
     ranks = np.argsort(np.argsort(-after, kind="stable"), kind="stable")
     return LayerResult(
         **common,
-        curve_before=tuple(np.sort(before)[::-1].tolist()),
+        curve_before=tuple(np.sort(before)[::-1].tolist()) if are_norms else (),
         curve_after=tuple(np.sort(after)[::-1].tolist()),
         kept=tuple(sorted(ranks[job.cut.keep[layer.out_set]].tolist())),
-        hinge=hinge.kept,
-        gap=hinge.gap,
-        threshold=job.cut.threshold or None,
-        dead=hinge.dead,
+        hinge=own if own < len(after) else None,
+        gap=hinge.gap if hinge else None,
+        threshold=job.cut.threshold,
+        dead=bool(hinge and hinge.dead),
     )
 
 
 def _goals(job: Job, results: Results) -> tuple[Goal, ...]:
     goals = job.recipe.goals
-    sign = -1 if results.metric.higher_is_better else 1
-    baseline, narrow = results.baseline.quality, results.network("quarter")
-    assert narrow is not None, "every job trains the narrow network"
-    worse = sign * 100 * (results.pruned.quality - baseline) / abs(baseline)
-    narrow_worse = sign * 100 * (narrow.quality - baseline) / abs(baseline)
     speedups = [
         Goal(
             f"faster in {target.name}",
@@ -187,18 +195,8 @@ def _goals(job: Job, results: Results) -> tuple[Goal, ...]:
     largest = max(parity.relative_error for parity in parities)
     return (
         *speedups,
-        Goal(
-            "held-out quality",
-            f"at most {goals.quality_loss_percent:g} % worse than the baseline",
-            f"{abs(worse):.1f} % {'worse' if worse > 0 else 'better'}",
-            worse <= goals.quality_loss_percent,
-        ),
-        Goal(
-            "the task is not trivial",
-            f"1/{NARROW} of the width at least {goals.narrow_penalty_percent:g} % worse",
-            f"{narrow_worse:.1f} % worse",
-            narrow_worse >= goals.narrow_penalty_percent,
-        ),
+        _quality_goal(results, goals),
+        *_learning_goals(results, goals),
         Goal(
             "runtimes agree with torch",
             f"within {parities[0].tolerance:g} of the outputs' spread",
@@ -212,3 +210,50 @@ def _goals(job: Job, results: Results) -> tuple[Goal, ...]:
             results.proof.passed,
         ),
     )
+
+
+def _quality_goal(results: Results, goals: Goals) -> Goal:
+    loss = _loss(results.metric, results.baseline.quality, results.pruned.quality)
+    unit, allowed = results.metric.unit, goals.quality_loss
+    if allowed is None:
+        unit, allowed = "%", goals.quality_loss_percent
+        loss *= 100 / abs(results.baseline.quality)
+    return Goal(
+        "held-out quality",
+        f"at most {allowed:g} {unit} worse than the baseline",
+        f"{abs(loss):.{1 if unit == '%' else 2}f} {unit} {'worse' if loss > 0 else 'better'}",
+        loss <= allowed,
+    )
+
+
+def _learning_goals(results: Results, goals: Goals) -> list[Goal]:
+    """Say whether something was learned, and whether the task needs a network of this size."""
+    found, metric = [], results.metric
+    if results.trivial is not None:
+        gain = _loss(metric, results.pruned.quality, results.trivial.quality)
+        found.append(
+            Goal(
+                f"better than {results.trivial.name}",
+                f"by at least {goals.over_trivial:g} {metric.unit}",
+                f"{gain:.2f} {metric.unit}",
+                gain > goals.over_trivial,
+            )
+        )
+    narrow, wanted = results.network("quarter"), goals.narrow_penalty_percent
+    if narrow is not None and wanted is not None:
+        baseline = results.baseline.quality
+        worse = 100 * _loss(metric, baseline, narrow.quality) / abs(baseline)
+        found.append(
+            Goal(
+                "the task is not trivial",
+                f"1/{NARROW} of the width at least {wanted:g} % worse",
+                f"{worse:.1f} % worse",
+                worse >= wanted,
+            )
+        )
+    return found
+
+
+def _loss(metric: Metric, before: float, after: float) -> float:
+    """Return by how much `after` is worse than `before`, in the metric's unit."""
+    return before - after if metric.higher_is_better else after - before

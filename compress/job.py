@@ -11,31 +11,37 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from compress.cut import Cut, Norms, Rig, cut_at_random, cut_condensed, cut_uniform, widths_of
+from compress.arguments import check_arguments, find_callable
+from compress.cut import Cut, Rig, Scores, cut_at_random, cut_scores, cut_uniform, widths_of
 from compress.export import deployable, export_module
 from compress.graph.analyse import analyse
-from compress.graph.channels import ChannelGraph
+from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Proof
 from compress.graph.surgery import prune
-from compress.methods.decig import Condensation
-from compress.models import build, find
+from compress.methods.base import Context, Method
+from compress.models import import_callable
 from compress.recipe import Recipe
 from compress.report.results import Phase, PruningError, TargetNetwork
 from compress.run_folder import RunFolder
-from compress.scores import Producer, producers, set_norms
+from compress.scores import producers, set_norms
 from compress.surgery import named_tensors, prune_module, with_weights
-from compress.tasks.scene_translation import SceneTranslation
+from compress.tasks import TASKS
+from compress.tasks.base import Comparable, Task
 from compress.train.judge import judge, recalibrate_, run_in_chunks
 from compress.train.loop import Extras, Teacher, Training, train_
 from compress.validate import Candidate, layer_latencies, validate
+from compress.weights import load_weights_
+from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile
 from device_profiles.store import load_profile
 from device_profiles.target import Target
+from runtimes.base import check_target
 from runtimes.profiler import ProfileConfig, profile_model
 from runtimes.progress import progress_bar
 
 VALIDATED = TypeAdapter(dict[str, TargetNetwork])
 RANDOM_CUTS = 3
+MEMBERS = ("description", "metric", "batch", "held_out", "loss", "quality")  # what every task has
 NARROW = 4  # the yardstick of the task's difficulty is a network of this fraction of the width
 
 
@@ -44,7 +50,17 @@ class Trained:
     """A network at the end of a training run, with the run's curve."""
 
     module: nn.Module
-    phase: Phase
+    phase: Phase | None = None
+
+
+@dataclass(frozen=True)
+class Condensed:
+    """A network that a method has shaped, its channels' scores and the method's own choice where it makes one."""
+
+    module: nn.Module
+    phase: Phase | None
+    scores: Scores
+    chosen: Keep | None
 
 
 class Job:
@@ -58,24 +74,38 @@ class Job:
     def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
         self.recipe = recipe
         self.folder = folder
-        self.model = find(recipe.model)
-        choice = recipe.task
-        with folder.timed("draw the data"):
-            self.task = SceneTranslation(choice.train, choice.held_out, choice.size, choice.seed)
-        self.example = torch.zeros(1, 3, choice.size, choice.size)
+        self.settings = recipe.settings()
+        for target in self.targets:
+            check_target(target)
+        with folder.timed("read the data"):
+            self.task: Task = _task(recipe)
+        self.example = torch.zeros_like(self.task.held_out().inputs[:1])
 
     # 1. The network as it is, and the measure of the task's difficulty.
 
     @cached_property
     def baseline(self) -> Trained:
-        """Train the network that is to become faster."""
-        return self._train("baseline", self._fresh(), self.recipe.baseline)
+        """Build the network that is to become faster, with its weights if it has any, and train it."""
+        module = self._fresh()
+        if self.recipe.model.weights is not None:
+            load_weights_(module, self.recipe.model.weights)
+        return self._train("baseline", module, self.recipe.baseline)
 
     @cached_property
-    def narrow(self) -> Trained:
-        """Train a network of a quarter of the width for the same steps."""
-        width = self.model.arguments["width"] // NARROW
+    def narrow(self) -> Trained | None:
+        """Train a network of a quarter of the width for the same steps, if the recipe asks for that."""
+        if self.recipe.goals.narrow_penalty_percent is None:
+            return None
+        width = max(1, self.recipe.model.factory_arguments["width"] // NARROW)
         return self._train("quarter", self._fresh(width=width), self.recipe.baseline)
+
+    @cached_property
+    def trivial_quality(self) -> float | None:
+        """Judge the answer that needs no learning, where the task knows one."""
+        if not isinstance(self.task, Comparable):
+            return None
+        held_out = self.task.held_out()
+        return self.task.quality(self.task.trivial(held_out.inputs), held_out.targets).mean().item()
 
     @cached_property
     def graph(self) -> ChannelGraph:
@@ -93,7 +123,7 @@ class Job:
     @property
     def targets(self) -> tuple[Target, ...]:
         """The targets that the recipe names."""
-        return self.recipe.cpu_targets()
+        return self.recipe.chosen_targets()
 
     @cached_property
     def rig(self) -> Rig:
@@ -110,44 +140,43 @@ class Job:
                 shares[name] = shares.get(name, 0.0) + milliseconds / total / len(self.profiles)
         return shares
 
-    # 3. Stage I.
+    # 3. Stage I: the method shapes and scores the channels.
 
     @cached_property
-    def condensed(self) -> Trained:
-        """Train on with the penalty, lambda steered by the predicted latency."""
+    def condensed(self) -> Condensed:
+        """Let the method train on the baseline, if it trains, and score the channels."""
         module = copy.deepcopy(self.baseline.module)
-        condensation = Condensation(self.recipe.method, module, self.graph, self.latency_shares())
-        steps, goal = self.recipe.condense.steps, self.recipe.speedup
-        extras = Extras(
-            penalty=condensation.penalty,
-            after_step=lambda step, _: condensation.steer_(step, steps, goal, self.rig.predicted_speedup),
-            parameter_groups=condensation.parameter_groups(),
-            state=condensation.state,
+        training = self.recipe.condense
+        context = Context(
+            module=module,
+            graph=self.graph,
+            task=self.task,
+            training=training or self.recipe.finetune,
+            latency_shares=self.latency_shares(),
+            goal=self.recipe.speedup,
+            speedup=self.rig.predicted_speedup,
+            seed=self.recipe.seed,
         )
-        return self._train("condense", module, self.recipe.condense, extras)
+        method: Method = self.settings.prepare(context)
+        phase = self._train("condense", module, training, method.extras()).phase
+        with self.folder.timed("score the channels"):
+            method.finish_()
+            return Condensed(module, phase, method.scores(), method.keep())
 
     @cached_property
-    def made_by(self) -> dict[str, tuple[Producer, ...]]:
-        """The layers that make each set's channels, with their mean norms in the baseline."""
-        return producers(self.graph, self.baseline.module)
-
-    @cached_property
-    def baseline_norms(self) -> Norms:
+    def baseline_norms(self) -> Scores:
         """Each set's folded norms in the baseline, over their mean there."""
-        return set_norms(self.made_by, self.baseline.module)
-
-    @cached_property
-    def condensed_norms(self) -> Norms:
-        """Each set's folded norms in the condensed network, over their mean in the baseline."""
-        return set_norms(self.made_by, self.condensed.module)
+        return set_norms(producers(self.graph, self.baseline.module), self.baseline.module)
 
     # 4. The cut.
 
     @cached_property
     def cut(self) -> Cut:
-        """Cut at the hinges, or where they do not suffice, at the threshold that meets the recipe's speedup."""
-        norms, goal = self.condensed_norms, self.recipe.speedup
-        return Cut.from_json(self._once("cut", lambda: cut_condensed(norms, self.rig, goal).to_json()))
+        """Cut as the method chose, or where that does not suffice, at the threshold that meets the recipe's speedup."""
+        found, goal = self.condensed, self.recipe.speedup
+        return Cut.from_json(
+            self._once("cut", lambda: cut_scores(found.scores, found.chosen, self.rig, goal).to_json())
+        )
 
     @cached_property
     def proof(self) -> Proof:
@@ -170,8 +199,8 @@ class Job:
         def compute() -> dict[str, Any]:
             recalibrated = copy.deepcopy(self.just_pruned)
             recalibrate_(recalibrated, self.task)
-            norms, condensed = self.condensed_norms, self.condensed.module
-            draws = [cut_at_random(self.cut.keep, norms, seed) for seed in range(RANDOM_CUTS)]
+            scores, condensed = self.condensed.scores, self.condensed.module
+            draws = [cut_at_random(self.cut.keep, scores, seed) for seed in range(RANDOM_CUTS)]
             return asdict(
                 PruningError(
                     condensed=self._quality(self.condensed.module),
@@ -203,15 +232,22 @@ class Job:
     def uniform(self) -> Trained:
         """Fine-tune the uniform network for the steps of both stages together."""
         module = prune_module(self.baseline.module, self.graph, self.uniform_cut.keep)
-        steps = self.recipe.condense.steps + self.recipe.finetune.steps
-        return self._finetune("uniform", module, replace(self.recipe.finetune, steps=steps))
+        return self._finetune("uniform", module, replace(self.recipe.finetune, steps=self.steps_after_baseline))
+
+    @property
+    def steps_after_baseline(self) -> int:
+        """Return the training steps of the method and of the fine-tuning together."""
+        condense = self.recipe.condense
+        return (condense.steps if condense else 0) + self.recipe.finetune.steps
 
     # 6. The same networks on the targets.
 
     @cached_property
     def candidates(self) -> dict[str, Candidate]:
         """Export every network as it would be deployed."""
-        trained = {"baseline": self.baseline, "pruned": self.pruned, "uniform": self.uniform, "quarter": self.narrow}
+        trained = {"baseline": self.baseline, "pruned": self.pruned, "uniform": self.uniform}
+        if self.narrow is not None:
+            trained["quarter"] = self.narrow
         with self.folder.timed("export"):
             return {
                 key: Candidate(
@@ -241,11 +277,17 @@ class Job:
         """Return the held-out quality of one network, image by image."""
         return self.task.quality(self.candidates[key].outputs, self.task.held_out().targets).tolist()
 
-    def _fresh(self, **arguments: int) -> nn.Module:
+    def _fresh(self, **arguments: Any) -> nn.Module:
         torch.manual_seed(self.recipe.seed)
-        return build(self.recipe.model, **arguments)
+        model = self.recipe.model
+        module = import_callable(model.factory)(**{**model.factory_arguments, **arguments})
+        if not isinstance(module, nn.Module):
+            raise BadInput(f"model (={model.name!r}) made a {type(module).__name__}; it must make a torch.nn.Module")
+        return module
 
-    def _train(self, name: str, module: nn.Module, training: Training, extras: Extras | None = None) -> Trained:
+    def _train(self, name: str, module: nn.Module, training: Training | None, extras: Extras | None = None) -> Trained:
+        if training is None:
+            return Trained(module.eval())
         with self.folder.timed(name):
             checkpoint = self.folder.checkpoint(name)
             return Trained(
@@ -274,7 +316,7 @@ class Job:
             config = ProfileConfig(budget_s=self.recipe.profile_seconds)
             model = deployable(self.graph.network).model
             with self.folder.timed(f"profile on {target.name}"):
-                profile_model(model, target, config, model_name=self.recipe.model, output=path)
+                profile_model(model, target, config, model_name=self.recipe.model.name, output=path)
         return load_profile(path)
 
     def _validated(self, target: Target) -> dict[str, TargetNetwork]:
@@ -289,3 +331,12 @@ class Job:
             )
 
         return VALIDATED.validate_python(self._once(f"validate on {target.name}", compute))
+
+
+def _task(recipe: Recipe) -> Task:
+    factory = find_callable(recipe.task.name, TASKS, "task")
+    task = factory(**check_arguments(factory, recipe.task.arguments, "task"))
+    missing = [name for name in MEMBERS if not hasattr(task, name)]
+    if missing:
+        raise BadInput(f"task (={recipe.task.name!r}) has no {', '.join(missing)}; see compress.tasks.base.Task")
+    return task

@@ -56,10 +56,10 @@ def compress(recipe_path: Path, output: Path | None = None, *, command: str = ""
 def _write(job: Job, path: Path, command: str) -> None:
     """Compute what is missing and write the folder's files, the record of the results last."""
     results = findings.gather(job, command)
-    pruned, model = job.candidates["pruned"], job.model
-    save_folder(
-        path, pruned.module, pruned.network, job.cut.keep, Origin(factory=model.factory, arguments=model.arguments)
-    )
-    save_samples(findings.sample_images(job), path)
+    pruned, model = job.candidates["pruned"], job.recipe.model
+    origin = Origin(factory=model.factory, arguments=model.factory_arguments)
+    save_folder(path, pruned.module, pruned.network, job.cut.keep, origin)
+    if samples := findings.sample_images(job):
+        save_samples(samples, path)
     write_whole(path / ENVIRONMENT, json.dumps(results.environment, indent=1) + "\n")
     save_results(results, path)

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compress.methods.decig import Decig
-from compress.models import MODELS, find
+from compress.arguments import check_arguments, construct, find_callable, first_problem
+from compress.methods import METHODS
+from compress.methods.base import Settings
+from compress.models import MODELS
+from compress.tasks import TASKS
 from compress.train.loop import Training
 from device_profiles.errors import BadInput
 from device_profiles.target import Target
+from runtimes.base import RUNTIMES
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class TaskChoice(_Strict):
-    """Which task: "scenes", with how many scenes to train on and to hold out, and the seed they are drawn from."""
+class Choice(BaseModel):
+    """Something by name, bundled or "module:callable", with its arguments as further keys."""
 
-    name: Literal["scenes"] = "scenes"
-    train: int = Field(1024, gt=0)
-    held_out: int = Field(128, ge=8)
-    size: int = Field(128, ge=16)
-    seed: int = Field(0, ge=0)
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return every key but the name."""
+        return dict(self.model_extra or {})
+
+
+class ModelChoice(Choice):
+    """Which network, and the file with its trained weights if there is one: .safetensors, or a state dict of torch."""
+
+    weights: Path | None = None
+
+    @property
+    def factory(self) -> str:
+        """Return "package.module:callable" of what builds the network."""
+        return MODELS[self.name].factory if self.name in MODELS else self.name
+
+    @property
+    def factory_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the bundled network, changed by those of the recipe."""
+        return {**(MODELS[self.name].arguments if self.name in MODELS else {}), **self.arguments}
 
 
 class Distillation(_Strict):
@@ -42,13 +65,18 @@ class Goals(_Strict):
     Attributes:
         speedup: Least measured speedup on every target.
         quality_loss_percent: How much worse than the baseline the pruned network may be.
+        quality_loss: The same in the metric's own unit, in place of percent: decibels, points of accuracy.
+        over_trivial: By how much, in the metric's unit, the pruned network must beat an answer that nothing was
+            learned for, where the task knows one.
         narrow_penalty_percent: How much worse a network of a quarter of the width must be; otherwise the task is too
-            easy for the result to mean anything.
+            easy for the result to mean anything. Asking for it costs the training of that network.
     """
 
     speedup: float = Field(2.0, gt=1)
     quality_loss_percent: float = Field(3.0, ge=0)
-    narrow_penalty_percent: float = Field(10.0, ge=0)
+    quality_loss: float | None = Field(None, ge=0)
+    over_trivial: float = Field(0.0, ge=0)
+    narrow_penalty_percent: float | None = Field(None, ge=0)
 
 
 class Recipe(_Strict):
@@ -57,42 +85,63 @@ class Recipe(_Strict):
     Attributes:
         name: Names the run's folder.
         title: The report's heading.
-        model: A bundled network, "unet-32".
-        seed: Of the initial weights.
-        targets: "onnxruntime", "openvino": where the result will run, on the CPU.
-        threads: Of one inference.
+        model: The network.
+        task: Data, loss and metric.
+        method: Shapes and scores the channels.
+        seed: Of the initial weights and of what the method draws.
+        targets: The runtimes that the result is for, each on the device it is made for.
+        threads: Of one inference on a CPU.
         speedup: What the cut is steered to on the slowest of the targets.
         profile_seconds: How long to measure l(i) on each target.
         measure_seconds: How long to measure latencies on each target, each time.
+        baseline: How to train the network that is to become faster; without it, the weights of the model are it.
+        condense: How the method trains; a score that needs no training does without.
+        finetune: How the pruned network is trained on.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
-    model: str
+    model: ModelChoice
+    task: Choice
+    method: Choice = Choice(name="decig")
     seed: int = Field(0, ge=0)
-    targets: tuple[Literal["onnxruntime", "openvino"], ...] = Field(("onnxruntime", "openvino"), min_length=1)
+    targets: tuple[Literal["onnxruntime", "openvino", "tensorrt"], ...] = Field(
+        ("onnxruntime", "openvino"), min_length=1
+    )
     threads: int = Field(1, ge=1)
     speedup: float = Field(gt=1)
     profile_seconds: float = Field(12.0, gt=0)
     measure_seconds: float = Field(6.0, gt=0)
-    task: TaskChoice = TaskChoice()
-    method: Decig = Decig()
     distillation: Distillation = Distillation()
     goals: Goals = Goals()
-    baseline: Training
-    condense: Training
+    baseline: Training | None = None
+    condense: Training | None = None
     finetune: Training
 
-    def cpu_targets(self) -> tuple[Target, ...]:
+    @model_validator(mode="after")
+    def _has_a_baseline(self) -> Self:
+        if self.baseline is None and self.model.weights is None:
+            raise ValueError("there is nothing to start from; add [baseline] to train, or weights to [model]")
+        return self
+
+    def settings(self) -> Settings:
+        """Return the method's settings.
+
+        Raises:
+            BadInput: There is no such method, or a setting is wrong.
+        """
+        return construct(find_callable(self.method.name, METHODS, "method"), self.method.arguments, "method")
+
+    def chosen_targets(self) -> tuple[Target, ...]:
         """Return the targets that the result is measured on."""
-        return tuple(Target(runtime, threads=self.threads) for runtime in self.targets)
+        return tuple(Target(name, RUNTIMES[name].device, threads=self.threads) for name in self.targets)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read and check a recipe.
+    """Read and check a recipe. Modules that it names are looked for in its own folder, too.
 
     Raises:
-        BadInput: The file is missing, is not TOML, or a key is unknown, missing or out of range.
+        BadInput: The file is missing, is not TOML, a key is unknown, missing or out of range, or names nothing.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -105,38 +154,38 @@ def read_recipe(path: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise BadInput(f"the recipe {path}: {_first_problem(error)}") from error
-    _check_model(recipe)
+        raise BadInput(f"the recipe {path}: {_problem(error)}") from error
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        return _with_checked_arguments(recipe)
+    except BadInput as error:
+        raise BadInput(f"the recipe {path}: {error}") from error
+
+
+def _with_checked_arguments(recipe: Recipe) -> Recipe:
+    """Import what the recipe names and check its arguments, without building any of it."""
+    settings = recipe.settings()
+    if settings.trains and recipe.condense is None:
+        raise BadInput(f"method (={recipe.method.name!r}) trains the network before it cuts; add [condense] with steps")
+    task = find_callable(recipe.task.name, TASKS, "task")
+    check_arguments(task, recipe.task.arguments, "task")
+    factory = find_callable(recipe.model.name, {name: model.factory for name, model in MODELS.items()}, "model")
+    arguments = check_arguments(factory, recipe.model.factory_arguments, "model")
+    if recipe.goals.narrow_penalty_percent is not None and "width" not in arguments:
+        raise BadInput(
+            f"goals.narrow_penalty_percent needs a model with the argument 'width', {recipe.model.name!r} was given "
+            "none; give model.width, or leave the goal out"
+        )
     return recipe
 
 
-def _check_model(recipe: Recipe) -> None:
-    """Make sure that the network exists, can be narrowed and takes images of the task's size."""
-    model = find(recipe.model)
-    if "width" not in model.arguments or len(model.input_shapes) != 1:
-        able = [name for name, each in MODELS.items() if "width" in each.arguments and len(each.input_shapes) == 1]
-        raise BadInput(f"model (={recipe.model!r}) is no generator with a width; those are {', '.join(able)}")
-    multiple = model.input_shapes[0][-1]
-    if recipe.task.size % multiple:
-        raise BadInput(
-            f"task.size (={recipe.task.size}) must be a multiple of {multiple}, which {recipe.model!r} takes"
-        )
-
-
-def _first_problem(error: ValidationError) -> str:
-    unknown = ("extra_forbidden", "unexpected_keyword_argument")
-    problem = min(error.errors(), key=lambda each: each["type"] not in unknown)  # a misspelt key is also a missing one
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in unknown:
-        return f"unknown key {key!r}; {_allowed_keys(problem['loc'][:-1])}"
-    if problem["type"] in ("missing", "missing_argument"):
-        return f"the key {key!r} is missing; add it"
-    return f"{key} (={problem['input']!r}): {problem['msg'].lower()}"
-
-
-def _allowed_keys(section: tuple[int | str, ...]) -> str:
-    fields: object = Recipe
-    for part in section:
-        fields = fields.model_fields[str(part)].annotation if hasattr(fields, "model_fields") else fields
+def _problem(error: ValidationError) -> str:
+    first = min(error.errors(), key=lambda each: each["type"] not in ("extra_forbidden", "unexpected_keyword_argument"))
+    fields: Any = Recipe
+    for part in first["loc"][:-1]:
+        annotation = fields.model_fields[str(part)].annotation if hasattr(fields, "model_fields") else fields
+        fields = next((each for each in getattr(annotation, "__args__", ()) if each is not type(None)), annotation)
     names = getattr(fields, "model_fields", None) or getattr(fields, "__dataclass_fields__", {})
-    return f"allowed here: {', '.join(names)}"
+    return first_problem(error, "", list(names))

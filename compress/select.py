@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from compress.graph.channels import Keep
-from compress.hinge import Hinge
 from device_profiles.errors import BudgetInfeasible
 
 # ONNX Runtime leaves its blocked layout on x86 where a convolution's input channels are not a multiple of four, which
@@ -19,7 +18,6 @@ LEAST_MULTIPLE = 4
 TOLERANCE = 0.02  # a measured speedup this close to the goal is on it
 MEASUREMENTS = 6
 HALVINGS = 30
-THRESHOLDS = (1e-3, 1e2)  # of a layer's mean norm: below the first a channel is silent, none reaches the second
 
 
 @dataclass(frozen=True)
@@ -54,30 +52,31 @@ def keep_strongest(norms: Float[np.ndarray, " n"], width: int) -> Int[np.ndarray
     return np.sort(np.argsort(-norms, kind="stable")[:width])
 
 
-def threshold_at(setting: float) -> float:
-    """Map a knob in [0, 1] to a threshold on norms: 0 at 0, then evenly on a logarithmic scale up to all there is."""
-    low, high = THRESHOLDS
-    return low * (high / low) ** setting if setting > 0 else 0.0
+def threshold_at(setting: float, scores: Mapping[str, Float[np.ndarray, " n"]]) -> float:
+    """Map a knob in [0, 1] to a threshold that all sets share: the score that this share of all channels is below.
+
+    At 0 it is below every score, at 1 it is the highest one.
+    """
+    return float(np.quantile(np.concatenate(list(scores.values())), setting)) if setting > 0 else -math.inf
 
 
 def keep_above(
-    norms: Mapping[str, Float[np.ndarray, " n"]],
-    hinges: Mapping[str, Hinge],
+    scores: Mapping[str, Float[np.ndarray, " n"]],
+    own: Mapping[str, int],
     threshold: float,
     multiples: Mapping[str, int],
 ) -> dict[str, Int[np.ndarray, " kept"]]:
-    """Keep what is above a set's hinge and above a threshold that all sets share, rounded up to good widths.
+    """Keep at most a method's own number of channels, those above a threshold, rounded up to good widths.
 
     Args:
-        norms: Each set's norms over their mean before condensing.
-        hinges: By set.
-        threshold: In units of the norms; 0 leaves the hinges alone to decide.
+        scores: Each set's scores, comparable between sets.
+        own: How many channels the method itself keeps, by set; sets it has no say in are missing.
+        threshold: In units of the scores; minus infinity leaves the method alone to decide.
         multiples: By set, what good widths are multiples of: `compress.cut.Rig.multiples`.
     """
     keep = {}
-    for name, values in norms.items():
-        kept = hinges[name].kept
-        width = min(len(values) if kept is None else kept, int((values > threshold).sum()))
+    for name, values in scores.items():
+        width = min(own.get(name, len(values)), int((values > threshold).sum()))
         keep[name] = keep_strongest(values, rounded_width(width, len(values), multiples[name]))
     return keep
 

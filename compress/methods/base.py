@@ -73,6 +73,8 @@ class Settings(Protocol):
 
     title: ClassVar[str]  # "Network Slimming"
     source: ClassVar[str]  # authors, venue, arXiv id
+    score: ClassVar[str]  # what its scores are: "folded norm", "|gamma|", "Fisher information of a gate"
+    trains: ClassVar[bool]  # whether it needs training steps of its own: the recipe's [condense]
 
     def prepare(self, context: Context) -> Method:
         """Attach the method to a network."""

@@ -103,28 +103,23 @@ def layer_latency(results: Results, target: TargetResult) -> str:
     )
 
 
-def cuts(layers: Sequence[LayerResult]) -> str:
-    """Say what decided the widths, first of all where no hinge formed."""
+def cuts(results: Results) -> str:
+    """Say what decided the widths, first of all where the method itself made no choice."""
+    layers, choice = results.layers, own_choice(results)
     judged = [layer for layer in layers if layer.curve_after]
     hinged = [layer for layer in judged if layer.hinge is not None]
     steered = [layer for layer in judged if layer.cut_by == "threshold"]
     whole = [layer for layer in judged if layer.cut_by == "nothing"]
     dead = [layer.name for layer in judged if layer.dead]
     frozen = [layer.name for layer in layers if not layer.curve_after]
-    if not hinged:
-        first = f"No hinge formed in any of {len(judged)} layers"
-    elif len(hinged) == len(judged):
-        first = f"A hinge formed in all {len(judged)} layers"
-    else:
-        first = f"No hinge formed in {len(judged) - len(hinged)} of {len(judged)} layers"
-    sentences = [first]
+    sentences = [_choices(results, len(hinged), len(judged))]
     if steered:
         sentences.append(f"The threshold steered to the target latency made the cut in {len(steered)}")
         if deeper := [layer for layer in steered if layer.hinge is not None]:
-            sentences[-1] += f", {len(deeper)} of them with a hinge that would have kept more"
+            sentences[-1] += f", {len(deeper)} of them with a {choice} that would have kept more"
     if by_hinge := [layer for layer in judged if layer.cut_by == "hinge"]:
         were = "was" if len(by_hinge) == 1 else "were"
-        sentences.append(f"{wording.listed([layer.name for layer in by_hinge])} {were} cut at the hinge")
+        sentences.append(f"{wording.listed([layer.name for layer in by_hinge])} {were} cut at the {choice}")
         if any(layer.width_after != layer.hinge for layer in by_hinge):
             sentences[-1] += ", rounded up to a width that runtimes run well"
     if whole:
@@ -136,6 +131,36 @@ def cuts(layers: Sequence[LayerResult]) -> str:
             f"{wording.listed(frozen)} cannot be cut: {_its(frozen)} channels are the network's output or fixed"
         )
     return ". ".join(sentences) + "."
+
+
+def own_choice(results: Results) -> str:
+    """Return what the method's own choice of channels is called."""
+    return "hinge" if results.method.name == "DECIG" else f"choice of {results.method.name}"
+
+
+def _choices(results: Results, made: int, layers: int) -> str:
+    """Say in how many layers the method itself made a choice."""
+    if results.method.name != "DECIG":
+        if not made:
+            return f"{results.method.name} scores channels and leaves the cut to a threshold"
+        return f"{results.method.name} chose channels of its own in {made} of {layers} layers"
+    if not made:
+        return f"No hinge formed in any of {layers} layers"
+    if made == layers:
+        return f"A hinge formed in all {layers} layers"
+    return f"No hinge formed in {layers - made} of {layers} layers"
+
+
+def learned(results: Results) -> str:
+    """Compare the networks with an answer that nothing was learned for; empty where the task knows none."""
+    found, metric = results.trivial, results.metric
+    if found is None:
+        return ""
+    return (
+        f"For comparison, {found.name}, which nothing was learned for: {wording.significant(found.quality, 4)} "
+        f"{metric.unit}".rstrip()
+        + "."
+    )
 
 
 def _its(names: Sequence[str]) -> str:

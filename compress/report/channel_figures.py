@@ -10,7 +10,7 @@ from compress.report import wording
 from compress.report.results import LayerResult, PruningError
 from compress.report.svg import Canvas, Scale, span
 
-CUTS = {"hinge": "cut at its hinge", "threshold": "cut by the threshold", "nothing": "all kept"}
+CUTS = {"hinge": "cut where the method chose", "threshold": "cut by the threshold", "nothing": "all kept"}
 LOWEST_SHARE = 1e-6  # of the largest norm: a curve's foot; anything below is drawn there
 
 
@@ -47,7 +47,7 @@ def network_shape(layers: Sequence[LayerResult]) -> Markup:
 
 
 def sorted_curve(layer: LayerResult) -> Markup:
-    """Draw a layer's sorted folded channel norms: the baseline's, the condensed network's, and the cut.
+    """Draw a layer's sorted channel scores: the baseline's where they are norms, the condensed network's, and the cut.
 
     Kept channels are solid, removed ones are dots. A hinge is a solid vertical line, which channels that were kept to
     round the width up lie behind; a threshold is a dashed one.
@@ -57,11 +57,12 @@ def sorted_curve(layer: LayerResult) -> Markup:
     norms = [max(norm, largest * LOWEST_SHARE) for norm in (*layer.curve_before, *layer.curve_after)]
     x = Scale(0, len(layer.curve_after), 38, 242)
     y = Scale(min(norms) * 0.7, largest * 1.4, 138, 24, log=True)
-    canvas.y_axis(y, 38, "norm (log)", grid_to=242, count=3)
+    canvas.y_axis(y, 38, "score (log)", grid_to=242, count=3)
     canvas.x_axis(x, 138, "channel, strongest first", count=4)
     kept = set(layer.kept or range(layer.width_after))
     points = [(x(rank + 0.5), y(norm)) for rank, norm in enumerate(layer.curve_after)]
-    canvas.path([(x(rank + 0.5), y(norm)) for rank, norm in enumerate(layer.curve_before)], "line s-baseline")
+    if layer.curve_before:
+        canvas.path([(x(rank + 0.5), y(norm)) for rank, norm in enumerate(layer.curve_before)], "line s-baseline")
     if layer.cut_by == "hinge" and layer.hinge is not None:
         canvas.line((x(layer.hinge), 138), (x(layer.hinge), 24), "hinge")
     elif layer.cut_by == "threshold":
@@ -74,7 +75,7 @@ def sorted_curve(layer: LayerResult) -> Markup:
     else:
         for rank, point in enumerate(points):
             canvas.dot(point, 1.4, "f-pruned" if rank in kept else "f-removed")
-    return canvas.svg(f"Sorted channel norms of {layer.name}; {CUTS[layer.cut_by]}, {layer.width_after} left")
+    return canvas.svg(f"Sorted channel scores of {layer.name}; {CUTS[layer.cut_by]}, {layer.width_after} left")
 
 
 def error_around_the_cut(error: PruningError, label: str) -> Markup:

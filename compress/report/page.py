@@ -116,7 +116,7 @@ def render(run: Run) -> str:
             if any(target.name in layer.latency_ms for layer in results.layers)
         },
         shape=channel_figures.network_shape(results.layers) if results.layers else None,
-        curves=[curve_panel(layer) for layer in results.layers if layer.curve_after],
+        curves=[curve_panel(layer, captions.own_choice(results)) for layer in results.layers if layer.curve_after],
         staircases=staircase_panels(results.layers, run.profiles),
         steps=step_panels(results.layers, run.profiles),
         profiles=run.profiles,
@@ -180,11 +180,11 @@ def _tile(label: str, value: str, detail: str, pair: tuple[float, float]) -> Til
     return Tile(label, value, detail, max(pair[0], 0) / longest, max(pair[1], 0) / longest)
 
 
-def curve_panel(layer: LayerResult) -> Panel:
-    """Return a layer's sorted curve, tagged with what cut it."""
-    tag = {"hinge": "hinge", "threshold": "threshold", "nothing": "all kept"}[layer.cut_by]
+def curve_panel(layer: LayerResult, choice: str) -> Panel:
+    """Return a layer's sorted curve, tagged with what cut it; `choice` names the method's own: "hinge"."""
+    tag = {"hinge": choice, "threshold": "threshold", "nothing": "all kept"}[layer.cut_by]
     if layer.hinge is not None and layer.width_after != layer.hinge:
-        tag += f" at {layer.hinge}, rounded up" if layer.cut_by == "hinge" else f" (hinge at {layer.hinge})"
+        tag += f" at {layer.hinge}, rounded up" if layer.cut_by == "hinge" else f" ({choice} at {layer.hinge})"
     if layer.dead:
         tag = "dead"
     detail = f"kept {layer.width_after} of {layer.width_before}"

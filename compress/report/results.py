@@ -50,6 +50,15 @@ class Method:
     settings: _Settings
     teacher: Literal["original", "condensed", "none"]
     source: str = ""  # the paper: authors, year, arXiv id
+    score: str = "folded norm"  # what its scores are
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Trivial:
+    """What an answer is worth that nothing was learned for: its name ("bicubic upscaling") and its quality."""
+
+    name: str
+    quality: float
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -136,7 +145,8 @@ class LayerLatency:
 class LayerResult:
     """One weighted layer: its widths, its sorted channel curves and where they were cut.
 
-    The curves are the folded channel norms, largest first. A layer whose channels cannot be pruned has no curves.
+    The curves are the method's scores, largest first; where these are norms, the baseline's norms stand beside them. A
+    layer whose channels cannot be pruned has no curves.
     """
 
     name: str
@@ -148,15 +158,15 @@ class LayerResult:
     curve_before: tuple[float, ...] = ()  # of the baseline
     curve_after: tuple[float, ...] = ()  # of the condensed network: what was cut
     kept: tuple[int, ...] = ()  # ranks along curve_after that were kept; empty: the first width_after
-    hinge: int | None = None  # channels above the hinge; None: no hinge formed
-    gap: _Gap | None = None  # largest ratio between neighbours of curve_after, hinge or not
-    threshold: float | None = None  # the norm below which channels were cut, where a threshold made the cut
+    hinge: int | None = None  # channels that the method itself keeps: above the hinge; None: it makes no choice here
+    gap: _Gap | None = None  # largest ratio between neighbours of curve_after, hinge or not; DECIG only
+    threshold: float | None = None  # the score below which channels were cut, where a threshold made the cut
     dead: bool = False  # every channel of the condensed network is near zero
     latency_ms: dict[str, LayerLatency] = field(default_factory=dict)  # by target name
 
     @property
     def cut_by(self) -> Literal["hinge", "threshold", "nothing"]:
-        """What decided the width: the layer's own hinge (rounded up), a threshold steered to the target, or nothing."""
+        """What decided the width: the method's own choice (rounded up), a threshold steered to the goal, or nothing."""
         if self.width_after == self.width_before:
             return "nothing"
         if self.hinge is None or self.hinge > self.width_after:
@@ -239,6 +249,7 @@ class Results:
     proof: ProofResult
     goals: tuple[Goal, ...]
     pruning_error: PruningError | None = None
+    trivial: Trivial | None = None
     history: tuple[Phase, ...] = ()
 
     def __post_init__(self) -> None:

@@ -19,8 +19,9 @@ from device_profiles.store import write_whole
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.npz"
 
-# History of the schema: 1, the first.
-SCHEMA = 1
+# History of the schema: 1, the first; 2 adds the trivial answer and what a method's scores are.
+SCHEMA = 2
+READABLE = (1, 2)
 _ADAPTER = TypeAdapter(Results)
 
 
@@ -46,7 +47,7 @@ def from_json(text: str, source: str = RESULTS_FILE) -> Results:
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
         raise BadInput(f"{source} holds no schema number, so it is not a run's results; give a run's folder")
     schema = record.pop("schema")
-    if schema != SCHEMA:
+    if schema not in READABLE:
         raise BadInput(f"{source} has schema {schema}, this toolkit reads schema {SCHEMA}; update the toolkit or rerun")
     try:
         return _ADAPTER.validate_python(record)

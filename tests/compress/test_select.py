@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.hinge import Hinge
 from compress.select import keep_above, keep_uniform, rounded_width, steer_to_goal, threshold_at
 from device_profiles.errors import BudgetInfeasible
 
@@ -17,17 +16,17 @@ def speedup(keep):
     return 100 / len(keep["layer"])
 
 
-def test_keep_above_cuts_at_the_hinge_when_the_threshold_is_zero():
+def test_keep_above_keeps_what_the_method_chose_when_no_threshold_cuts():
     norms = {"a": np.array([0.1, 2.0, 1.0, 0.01, 3.0, 0.02, 1.5, 0.01]), "b": np.ones(8)}
-    keep = keep_above(norms, {"a": Hinge(4, 10, False), "b": Hinge(None, 1, False)}, 0.0, {"a": 4, "b": 4})
+    keep = keep_above(norms, {"a": 4}, -np.inf, {"a": 4, "b": 4})
     assert keep["a"].tolist() == [1, 2, 4, 6]
     assert keep["b"].tolist() == list(range(8))
 
 
-def test_keep_above_lets_a_threshold_cut_deeper_than_the_hinge():
+def test_keep_above_lets_a_threshold_cut_deeper_than_the_method():
     norms = {"a": np.arange(16) / 10}
-    assert keep_above(norms, {"a": Hinge(12, 10, False)}, 1.15, {"a": 4})["a"].tolist() == [12, 13, 14, 15]
-    assert len(keep_above(norms, {"a": Hinge(12, 10, False)}, 1.15, {"a": 8})["a"]) == 8
+    assert keep_above(norms, {"a": 12}, 1.15, {"a": 4})["a"].tolist() == [12, 13, 14, 15]
+    assert len(keep_above(norms, {"a": 12}, 1.15, {"a": 8})["a"]) == 8
 
 
 def test_keep_uniform_keeps_the_strongest_of_every_set():
@@ -41,9 +40,12 @@ def test_widths_are_rounded_up_to_what_runtimes_run_well():
     assert rounded_width(1, 3) == 3
 
 
-def test_threshold_is_zero_at_rest_and_grows_with_the_knob():
-    thresholds = [threshold_at(setting) for setting in (0, 0.01, 0.5, 1)]
-    assert thresholds[0] == 0
+def test_threshold_is_below_every_score_at_rest_and_grows_with_the_knob_to_the_highest():
+    scores = {"a": np.array([-1.0, 2.0]), "b": np.array([0.5, 9.0, 0.1])}
+    thresholds = [threshold_at(setting, scores) for setting in (0, 0.01, 0.5, 1)]
+    assert thresholds[0] == -np.inf
+    assert thresholds[2] == 0.5
+    assert thresholds[3] == 9
     assert thresholds == sorted(thresholds)
 
 

@@ -21,11 +21,13 @@ ROOT = Path(__file__).parents[2]
 RECIPE = """
 name = "tiny"
 title = "A run that is over at once"
-model = "unet-16"
 speedup = 1.3
 profile_seconds = 0.1
 measure_seconds = 0.1
+[model]
+name = "unet-16"
 [task]
+name = "scenes"
 train = 16
 held_out = 8
 [baseline]
@@ -113,9 +115,13 @@ def test_another_recipe_in_the_same_folder_is_refused(killed_and_resumed):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('model = "unet-16"', 'model = "unet-17"', r"model \(='unet-17'\) is not a bundled network"),
-        ('model = "unet-16"', 'model = "patchgan"', "is no generator with a width; those are unet-16"),
-        ("train = 16", "train = 16\nsize = 100", r"task\.size \(=100\) must be a multiple of 128"),
+        ('"unet-16"', '"unet-17"', r"model\.name \(='unet-17'\) is not bundled; bundled are unet-16"),
+        ('"unet-16"', '"unet-16"\nwidht = 8', r"unknown key 'model\.widht'; allowed here: width"),
+        ('"unet-16"', '"missing:Network"', r"no module named 'missing'"),
+        ('"scenes"', '"scene"', r"task\.name \(='scene'\) is not bundled; bundled are scenes"),
+        ("train = 16", 'train = "many"', r"task\.train \(='many'\)"),
+        ("[baseline]\nsteps = 2", "", "there is nothing to start from"),
+        ("[condense]\nsteps = 2", "", r"method \(='decig'\) trains the network before it cuts; add \[condense\]"),
         ("speedup = 1.3", "speedup = -1", r"speedup \(=-1\)"),
     ],
 )

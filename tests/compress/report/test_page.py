@@ -170,9 +170,9 @@ def test_a_hinge_that_was_not_used_is_named() -> None:
 
 def test_a_hinge_that_was_rounded_up_is_named_with_its_place() -> None:
     layer = RESULTS.layers[4]
-    assert curve_panel(dataclasses.replace(layer, hinge=79)).tag == "hinge at 79, rounded up"
+    assert curve_panel(dataclasses.replace(layer, hinge=79), "hinge").tag == "hinge at 79, rounded up"
     whole = dataclasses.replace(layer, width_after=layer.width_before, hinge=250)
-    assert curve_panel(whole).tag == "all kept (hinge at 250)"
+    assert curve_panel(whole, "hinge").tag == "all kept (hinge at 250)"
 
 
 def test_nested_settings_become_rows() -> None:
