@@ -26,6 +26,7 @@ class Environment:
         temperature_celsius: The hottest thermal zone.
         versions: Python and packages whose version matters.
         variables: Environment variables that change how runtimes behave.
+        gpus: Names of the NVIDIA GPUs, in the driver's order.
     """
 
     machine: str
@@ -42,9 +43,10 @@ class Environment:
     temperature_celsius: float | None
     versions: Mapping[str, str]
     variables: Mapping[str, str]
+    gpus: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Identify the machine by what does not change from run to run: two equal ones share profiles."""
-        lasting = (self.machine, self.cpu_model, *self.cpu_flags, str(self.cores))
+        lasting = (self.machine, self.cpu_model, *self.cpu_flags, str(self.cores), *self.gpus)
         return hashlib.sha256("\n".join(lasting).encode()).hexdigest()[:16]

@@ -34,7 +34,8 @@ def from_json(kind: type[T], data: Json, where: str) -> T:
         where: The name of the value in messages, such as the file it came from.
 
     Raises:
-        BadInput: A field is missing, unknown or of another type, or the dataclass refuses its value.
+        BadInput: A field without a default is missing, one is unknown or of another type, or the dataclass refuses
+            its value.
     """
     return cast(T, _decode(kind, data, where))
 
@@ -68,11 +69,12 @@ def _decode_dataclass(kind: type, data: Json, where: str) -> Any:
     items = _expect(dict, data, where)
     kinds = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind)}
-    if missing := sorted(fields - items.keys()):
+    required = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    if missing := sorted(required - items.keys()):
         raise BadInput(f"{where} lacks {', '.join(missing)}; measure again to write a whole file")
     if unknown := sorted(items.keys() - fields):
         raise BadInput(f"{where} has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(fields))}")
-    return kind(**{name: _decode(kinds[name], items[name], f"{where}.{name}") for name in fields})
+    return kind(**{name: _decode(kinds[name], items[name], f"{where}.{name}") for name in items})
 
 
 def _expect(kind: type, data: Json, where: str) -> Any:

@@ -12,7 +12,9 @@ from device_profiles.json_form import from_json, to_json
 from device_profiles.profile import DeviceProfile
 
 FORMAT = "espalier device profile"
-SCHEMA = 2  # 1: the first; 2: in_context, what layers take inside the network
+# 1: the first; 2: in_context, what layers take inside the network; 3: what GPUs say. What an older file lacks has a
+# default.
+SCHEMA = 3
 
 
 def write_whole(path: Path | str, content: bytes | str) -> None:
@@ -79,10 +81,7 @@ def load_profile(path: Path | str) -> DeviceProfile:
         raise ProfileMismatch(
             f"the profile {path} has schema {schema}, this version reads up to {SCHEMA}; update Espalier"
         )
-    profile = document.get("profile")
-    if schema < 2 and isinstance(profile, dict):
-        profile = profile | {"in_context": None}
-    return from_json(DeviceProfile, profile, f"the profile {path}")
+    return from_json(DeviceProfile, document.get("profile"), f"the profile {path}")
 
 
 def _refuse_constant(name: str) -> NoReturn:

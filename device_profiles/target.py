@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from device_profiles.errors import BadInput
 
-Precision = Literal["f32", "bf16", "f16"]
+Precision = Literal["f32", "tf32", "bf16", "f16"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Target:
 
     Args:
         runtime: A name from `runtimes.base.RUNTIMES`, such as "onnxruntime".
-        device: The runtime's own word for the device: "cpu", "cuda", "gpu".
+        device: The runtime's own word for the device: "cpu", "cuda", "cuda:1", "gpu".
         precision: The arithmetic that is asked for; a session that cannot give it refuses to open.
         threads: CPU threads of one inference, at least 1.
         batch: Samples of one inference, at least 1.
@@ -49,4 +49,4 @@ class Target:
             ('onnxruntime-cpu', 'openvino-cpu-bf16')
         """
         suffix = "" if self.precision == "f32" else f"-{self.precision}"
-        return f"{self.runtime}-{self.device}{suffix}"
+        return f"{self.runtime}-{self.device.replace(':', '-')}{suffix}"

@@ -12,7 +12,7 @@ from device_profiles.environment import Environment
 
 # The vector extensions that runtimes choose their kernels by, on x86 and on ARM.
 FLAGS = re.compile(r"avx|amx|fma$|sse4|f16c|neon|asimd|sve|sme\d?$|i8mm|bf16|fphp")
-PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt_rtx_cu13", "torch")
 VARIABLES = ("CUDA_", "GOMP_", "KMP_", "MKL_", "OMP_", "OPENVINO_", "ORT_", "OV_", "TBB_")
 
 
@@ -43,6 +43,7 @@ def read_environment(root: Path = Path("/")) -> Environment:
         temperature_celsius=max((zone / 1000 for zone in hottest if zone is not None), default=None),
         versions={"python": platform.python_version()} | {p: v for p in PACKAGES if (v := _version(p))},
         variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+        gpus=_gpus(root),
     )
 
 
@@ -51,6 +52,13 @@ def _processor(root: Path) -> dict[str, str]:
     lines = (_text(root / "proc/cpuinfo") or "").split("\n\n")[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _gpus(root: Path) -> tuple[str, ...]:
+    """Ask the driver's files, which need no package."""
+    files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in (_text(file) or "").splitlines() if line.startswith("Model:")]
+    return tuple(line.removeprefix("Model:").strip() for line in lines)
 
 
 def _quota(cgroup: Path) -> float | None:

@@ -82,7 +82,7 @@ def check_target(target: Target) -> None:
             f"choose one of {', '.join(core.available_devices).lower()}, or install its driver"
         )
     capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    if CAPABILITIES[target.precision] not in capabilities:
+    if CAPABILITIES.get(target.precision) not in capabilities:
         able = [name for name, capability in CAPABILITIES.items() if capability in capabilities]
         raise RuntimeUnavailable(
             f"precision (={target.precision!r}) is not native to this {target.device}, which has {', '.join(able)}; "

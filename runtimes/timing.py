@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.errors import BadInput
-from device_profiles.measurement import HEADLINE_QUANTILE, Clock, Measurement
+from device_profiles.measurement import HEADLINE_QUANTILE, Clock, GpuSamples, Measurement
 
 try:
     import resource
@@ -19,12 +19,32 @@ except ImportError:  # Windows does not count context switches
 
 RESAMPLES = 200
 CONFIDENCE = 0.9
+GPU_WARM_UP_S = 0.2  # trtexec's: a GPU that has idled, as while models are loaded, runs at a low clock
 CHECK_EVERY = 4  # rounds between two looks at the precision, which costs about a millisecond per call
 
 
 def interruptions() -> int:
     """Count the involuntary context switches of this process so far (always 0 where the system does not tell)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
+
+
+@dataclass(frozen=True)
+class GpuRun:
+    """What a call on a GPU returns: the GPU's own account of the run. See `device_profiles.measurement.GpuSamples`.
+
+    Attributes:
+        gpu_ms: Time between two events on the stream around the run.
+        enqueue_ms: What it took to hand the run over.
+        graph: Whether that was one CUDA graph.
+        clock_mhz: The processors' clock right after the run; None where the driver does not tell.
+        throttled_by: Why the driver holds the clock down.
+    """
+
+    gpu_ms: float
+    enqueue_ms: float
+    graph: bool = False
+    clock_mhz: int | None = None
+    throttled_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,9 +94,17 @@ class _Samples:
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
     interruptions: list[int] = field(default_factory=list)
+    gpu: list[GpuRun] = field(default_factory=list)
+
+    def of(self, clock: Clock) -> list[float]:
+        """The readings of one clock."""
+        if clock == "gpu":
+            return [run.gpu_ms for run in self.gpu]
+        return self.cpu_ms if clock == "cpu" else self.wall_ms
 
     def summary(self, clock: Clock, stable: bool) -> Measurement:
-        return Measurement(tuple(self.wall_ms), tuple(self.cpu_ms), clock, stable, tuple(self.interruptions))
+        gpu = _gpu_samples(self.gpu) if self.gpu else None
+        return Measurement(tuple(self.wall_ms), tuple(self.cpu_ms), clock, stable, tuple(self.interruptions), gpu=gpu)
 
 
 def clock_for(threads: int, device: str = "cpu") -> Clock:
@@ -84,8 +112,10 @@ def clock_for(threads: int, device: str = "cpu") -> Clock:
 
     One thread on a CPU: CPU time, which is what the call takes on an idle core. With three busy processes on two
     cores, wall-clock quantiles of a 2.5 ms network read 3.3 to 7.2 ms from one run to the next, its CPU time 3.2 ms.
-    With more threads, or on another device, CPU time is no latency.
+    With more threads, or on another device, CPU time is no latency. An NVIDIA GPU has a clock of its own.
     """
+    if device.startswith("cuda"):
+        return "gpu"
     return "cpu" if threads == 1 and device == "cpu" else "wall"
 
 
@@ -108,7 +138,7 @@ def measure(
     right after itself.
 
     Args:
-        calls: Name -> a call that takes no argument and returns when the work is done.
+        calls: Name -> a call that takes no argument and returns when the work is done; on a GPU, a `GpuRun`.
         clock: Which clock the headline is taken from, see `clock_for`.
         groups: Names of calls that are run in turn; every call is in one. Default: each alone.
         effort: When to stop.
@@ -119,7 +149,8 @@ def measure(
         Name -> its samples; `stable` says whether the asked-for precision was reached.
 
     Raises:
-        BadInput: There is nothing to measure, or the groups do not hold every call once.
+        BadInput: There is nothing to measure, the groups do not hold every call once, or the clock is the GPU's and
+            a call does not read it.
     """
     if not calls:
         raise BadInput("calls (={}) must name at least one call to measure")
@@ -129,6 +160,8 @@ def measure(
     samples = {name: _Samples() for name in calls}
     generator = np.random.default_rng(effort.seed)
     precise: dict[str, bool] = {}
+    if clock == "gpu":
+        _warm_up(calls, clocks)
     start_ns = clocks.wall_ns()
     for rounds in range(1, effort.max_rounds + 1):
         for i in generator.permutation(len(groups)):
@@ -163,20 +196,42 @@ def half_widths_percent(samples_ms: NDArray[np.float64], seed: int = 0) -> NDArr
     return np.asarray(50 * (high - low) / np.quantile(samples_ms, HEADLINE_QUANTILE, axis=1))
 
 
+def _warm_up(calls: Mapping[str, Callable[[], object]], clocks: Clocks) -> None:
+    start_ns = clocks.wall_ns()
+    while clocks.wall_ns() - start_ns < GPU_WARM_UP_S * 1e9:
+        for call in calls.values():
+            call()
+
+
 def _shuffled(names: Collection[str], generator: np.random.Generator) -> list[str]:
     return [sorted(names)[i] for i in generator.permutation(len(names))]
 
 
 def _time_once(call: Callable[[], object], into: _Samples, clocks: Clocks) -> None:
     interrupted, cpu_ns, wall_ns = clocks.interruptions(), clocks.cpu_ns(), clocks.wall_ns()
-    call()
+    run = call()
     wall_ns, cpu_ns = clocks.wall_ns() - wall_ns, clocks.cpu_ns() - cpu_ns
     into.wall_ms.append(round(wall_ns / 1e6, 5))  # clocks do not tell apart less than 10 ns
     into.cpu_ms.append(round(cpu_ns / 1e6, 5))
     into.interruptions.append(clocks.interruptions() - interrupted)
+    if isinstance(run, GpuRun):
+        into.gpu.append(run)
+
+
+def _gpu_samples(runs: Sequence[GpuRun]) -> GpuSamples:
+    return GpuSamples(
+        tuple(round(run.gpu_ms, 5) for run in runs),
+        tuple(round(run.enqueue_ms, 5) for run in runs),
+        all(run.graph for run in runs),
+        tuple(run.clock_mhz for run in runs if run.clock_mhz is not None),
+        tuple(sorted({reason for run in runs for reason in run.throttled_by})),
+    )
 
 
 def _precise(samples: Mapping[str, _Samples], clock: Clock, precision_percent: float) -> dict[str, bool]:
-    headlines = np.asarray([taken.cpu_ms if clock == "cpu" else taken.wall_ms for taken in samples.values()])
+    for name, taken in samples.items():
+        if not taken.of(clock):
+            raise BadInput(f"clock (='gpu') is not read by the call {name!r}; measure it with the clock 'wall'")
+    headlines = np.asarray([taken.of(clock) for taken in samples.values()])
     reached = half_widths_percent(np.maximum(headlines, 1e-5)) <= precision_percent  # a coarse clock may read 0
     return dict(zip(samples, reached.tolist(), strict=True))

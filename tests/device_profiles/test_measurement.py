@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_profiles.errors import BadInput
-from device_profiles.measurement import Measurement
+from device_profiles.json_form import from_json, to_json
+from device_profiles.measurement import GpuSamples, Measurement
 
 
 def test_the_headline_is_a_low_quantile_of_its_clock() -> None:
@@ -54,3 +55,33 @@ def test_a_measurement_that_makes_no_sense_is_refused(changes: dict[str, Any], m
     fields = {"wall_ms": (1.0, 2.0), "cpu_ms": (1.0, 2.0), "clock": "wall", "stable": True}
     with pytest.raises(BadInput, match=message):
         Measurement(**(fields | changes))
+
+
+def gpu(*gpu_ms: float) -> GpuSamples:
+    return GpuSamples(gpu_ms, tuple(0.1 for _ in gpu_ms), clock_mhz=(1980,), throttled_by=("SwPowerCap",))
+
+
+def test_on_a_gpu_its_own_clock_counts_and_an_interrupted_caller_does_not() -> None:
+    measured = Measurement((9.0, 9.0, 9.0), None, "gpu", stable=True, interruptions=(1, 0, 0), gpu=gpu(1.0, 2.0, 2.0))
+    assert measured.ms == pytest.approx(1.4)
+    assert measured.percentile_ms(100) == 2
+    assert from_json(Measurement, to_json(measured), "it") == measured
+
+
+def test_the_clock_of_a_gpu_needs_its_samples() -> None:
+    with pytest.raises(BadInput, match=r"clock \(='gpu'\) needs the GPU's samples"):
+        Measurement((1.0,), None, "gpu", stable=True)
+    with pytest.raises(BadInput, match="gpu_ms has 1 samples, wall_ms 2"):
+        Measurement((1.0, 1.0), None, "gpu", stable=True, gpu=gpu(1.0))
+
+
+def test_the_builds_of_a_model_are_compared() -> None:
+    measured = Measurement((1.0,), None, "wall", stable=True, builds_ms=(1.0, 1.1))
+    assert measured.build_spread_percent == pytest.approx(10)
+    assert Measurement((1.0,), None, "wall", stable=True).build_spread_percent == 0
+
+
+def test_measurements_from_before_there_were_gpus_are_read() -> None:
+    measured = Measurement((1.0,), None, "wall", stable=True)
+    old = {name: value for name, value in to_json(measured).items() if name not in ("gpu", "builds_ms")}
+    assert from_json(Measurement, old, "it") == measured

@@ -6,6 +6,7 @@ import pytest
 
 from runtimes.environment import read_environment
 
+MODEL = "Model: \t\t Example GPU\nIRQ:   \t\t 99\n"
 FILES = {
     "proc/cpuinfo": "model name\t: Example CPU\ncpu MHz\t: 2600.5\nflags\t: fpu avx2 smep fma sme2\n\nmodel name: B\n",
     "sys/devices/system/cpu/smt/active": "1\n",
@@ -72,3 +73,10 @@ def test_settings_of_runtimes_are_noted_and_nothing_private(monkeypatch: pytest.
 
 def test_this_machine_keeps_its_fingerprint() -> None:
     assert read_environment().fingerprint == read_environment().fingerprint
+
+
+def test_gpus_are_read_from_the_drivers_files_and_tell_machines_apart(tmp_path: Path) -> None:
+    without = read_environment(machine(tmp_path))
+    found = read_environment(machine(tmp_path, **{"proc__driver__nvidia__gpus__0000:01:00.0__information": MODEL}))
+    assert (without.gpus, found.gpus) == ((), ("Example GPU",))
+    assert found.fingerprint != without.fingerprint

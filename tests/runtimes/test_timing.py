@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from device_profiles.errors import BadInput
-from runtimes.timing import Clocks, Effort, clock_for, half_widths_percent, interruptions, measure
+from device_profiles.measurement import GpuSamples
+from runtimes.timing import Clocks, Effort, GpuRun, clock_for, half_widths_percent, interruptions, measure
 
 
 @dataclass
@@ -141,7 +143,7 @@ def test_real_clocks_move() -> None:
 
 
 def test_cpu_time_is_the_latency_of_one_thread_on_a_cpu_only() -> None:
-    assert (clock_for(1), clock_for(2), clock_for(1, "cuda")) == ("cpu", "wall", "wall")
+    assert (clock_for(1), clock_for(2), clock_for(1, "gpu"), clock_for(1, "cuda")) == ("cpu", "wall", "wall", "gpu")
 
 
 @pytest.mark.parametrize("groups", [["a"], ["a", "b", "b"], [["a", "x"]], ["ab", "a"]])
@@ -167,3 +169,34 @@ def test_nothing_to_measure_is_refused() -> None:
 def test_an_effort_that_makes_no_sense_is_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Effort(**changes)  # type: ignore[arg-type]
+
+
+def test_runs_on_a_gpu_are_judged_by_its_own_clock() -> None:
+    readings = itertools.count()
+
+    def call() -> GpuRun:
+        throttled = ("SwPowerCap",) if next(readings) % 3 == 0 else ()
+        return GpuRun(2.0, 0.5, graph=True, clock_mhz=1980, throttled_by=throttled)
+
+    effort = Effort(budget_s=0, min_rounds=5, max_rounds=5)
+    measured = measure({"net": call}, clock=clock_for(1, "cuda:0"), effort=effort)["net"]
+    assert (measured.clock, measured.ms, measured.n) == ("gpu", 2.0, 5)
+    assert measured.gpu == GpuSamples((2.0,) * 5, (0.5,) * 5, True, (1980,) * 5, ("SwPowerCap",))
+
+
+def test_a_gpu_is_kept_busy_before_anything_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = [0], []
+
+    def call() -> GpuRun:
+        calls.append(now[0])
+        now[0] += 50_000_000
+        return GpuRun(50.0, 0.1)
+
+    clocks = Clocks(wall_ns=lambda: now[0], cpu_ns=lambda: 0, interruptions=lambda: 0)
+    measure({"net": call}, clock="gpu", effort=Effort(0, min_rounds=1, max_rounds=1), clocks=clocks)
+    assert len(calls) == 4 + 2  # 200 ms, then one call untimed and one timed
+
+
+def test_the_gpus_clock_needs_calls_that_read_it() -> None:
+    with pytest.raises(BadInput, match=r"clock \(='gpu'\) is not read by the call 'net'"):
+        measure({"net": lambda: None}, clock="gpu", effort=Effort(0, min_rounds=1, max_rounds=1))
