@@ -20,6 +20,7 @@ from compress.graph.network import Proof
 from compress.graph.surgery import prune
 from compress.methods.base import Context, Method
 from compress.models import import_callable
+from compress.profiling import Profiling
 from compress.recipe import Recipe
 from compress.report.results import Phase, PruningError, TargetNetwork
 from compress.run_folder import RunFolder
@@ -36,12 +37,13 @@ from device_profiles.profile import DeviceProfile
 from device_profiles.store import load_profile
 from device_profiles.target import Target
 from runtimes.base import check_target
-from runtimes.profiler import ProfileConfig, profile_model
+from runtimes.profiler import ProfileConfig
 from runtimes.progress import progress_bar
 
 VALIDATED = TypeAdapter(dict[str, TargetNetwork])
 RANDOM_CUTS = 3
 MEMBERS = ("description", "metric", "batch", "held_out", "loss", "quality")  # what every task has
+LEAST_WIDTH = 0.1  # of the widths that latencies are measured at: speedups of 5 and more need such narrow layers
 NARROW = 4  # the yardstick of the task's difficulty is a network of this fraction of the width
 
 
@@ -315,8 +317,9 @@ class Job:
         if not path.exists():
             config = ProfileConfig(budget_s=self.recipe.profile_seconds)
             model = deployable(self.graph.network).model
+            profiling = Profiling(model, self.recipe.model.name, target, config, path, least=LEAST_WIDTH)
             with self.folder.timed(f"profile on {target.name}"):
-                profile_model(model, target, config, model_name=self.recipe.model.name, output=path)
+                profiling.profile(in_context=self.recipe.profile == "in context")
         return load_profile(path)
 
     def _validated(self, target: Target) -> dict[str, TargetNetwork]:

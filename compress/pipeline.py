@@ -29,12 +29,20 @@ class Outcome:
     results: Results
 
 
-def compress(recipe_path: Path, output: Path | None = None, *, command: str = "", restart: bool = False) -> Outcome:
+def compress(
+    recipe_path: Path,
+    output: Path | None = None,
+    *,
+    data: Path | None = None,
+    command: str = "",
+    restart: bool = False,
+) -> Outcome:
     """Run a recipe to its end, or go on where an earlier call was stopped.
 
     Args:
         recipe_path: A recipe file.
         output: The run's folder; runs/<name of the recipe> if None.
+        data: Where the task's data lie, in place of the recipe's task.folder.
         command: What was typed, for the record.
         restart: Forget what an earlier run left there.
 
@@ -43,7 +51,7 @@ def compress(recipe_path: Path, output: Path | None = None, *, command: str = ""
         BudgetInfeasible: The recipe's speedup cannot be reached.
         ParityFailed: A pruned network is not what it should be; nothing of it is written.
     """
-    recipe = read_recipe(recipe_path)
+    recipe = read_recipe(recipe_path, data)
     path = output or RUNS / recipe.name
     config = {"recipe": recipe.model_dump(mode="json"), "version": metadata.version("espalier")}
     folder = RunFolder(path, config, restart=restart)

@@ -92,7 +92,9 @@ class Recipe(_Strict):
         targets: The runtimes that the result is for, each on the device it is made for.
         threads: Of one inference on a CPU.
         speedup: What the cut is steered to on the slowest of the targets.
-        profile_seconds: How long to measure l(i) on each target.
+        profile: How latencies of other widths are predicted: from layers "in context" of whole networks of random
+            widths, the better way and the longer one, or from "isolated" layers.
+        profile_seconds: How long to measure l(i) on each target; in context, again.
         measure_seconds: How long to measure latencies on each target, each time.
         baseline: How to train the network that is to become faster; without it, the weights of the model are it.
         condense: How the method trains; a score that needs no training does without.
@@ -110,6 +112,7 @@ class Recipe(_Strict):
     )
     threads: int = Field(1, ge=1)
     speedup: float = Field(gt=1)
+    profile: Literal["in context", "isolated"] = "in context"
     profile_seconds: float = Field(12.0, gt=0)
     measure_seconds: float = Field(6.0, gt=0)
     distillation: Distillation = Distillation()
@@ -137,8 +140,12 @@ class Recipe(_Strict):
         return tuple(Target(name, RUNTIMES[name].device, threads=self.threads) for name in self.targets)
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, data: Path | None = None) -> Recipe:
     """Read and check a recipe. Modules that it names are looked for in its own folder, too.
+
+    Args:
+        path: A TOML file.
+        data: Where the task's data lie, in place of the recipe's task.folder.
 
     Raises:
         BadInput: The file is missing, is not TOML, a key is unknown, missing or out of range, or names nothing.
@@ -151,6 +158,8 @@ def read_recipe(path: Path) -> Recipe:
         raise BadInput(f"{path} is a folder; give a recipe file such as tools/recipes/demo.toml") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"the recipe {path} is not valid TOML ({error})") from error
+    if data is not None and isinstance(content.get("task"), dict):
+        content["task"]["folder"] = str(data)
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:

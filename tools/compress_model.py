@@ -2,6 +2,8 @@
 
     python tools/compress_model.py tools/recipes/demo.toml
 
+    python tools/compress_model.py tools/recipes/published/dcp_resnet56_cifar10.toml --data cifar-10-batches-bin
+
 reads a recipe, does what it says and writes runs/<name>/: report.html, summary.json, the device profiles, the pruned
 model (model.onnx, weights.safetensors, recipe.json), the configuration and the environment. A run that is killed goes
 on where it stopped when the same command is started again; a finished one prints its table at once.
@@ -24,6 +26,7 @@ def main() -> int:
     """Parse the arguments, run the recipe and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="a recipe file, such as tools/recipes/demo.toml")
+    parser.add_argument("--data", type=Path, help="the folder of the task's data (default: the recipe's task.folder)")
     parser.add_argument("--output", type=Path, help="the run's folder (default: runs/<name of the recipe>)")
     parser.add_argument("--restart", action="store_true", help="forget what an earlier run left in the folder")
     arguments = parser.parse_args()
@@ -33,7 +36,9 @@ def main() -> int:
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     command = shlex.join(["python", *sys.argv])
-    outcome = compress(arguments.recipe, arguments.output, command=command, restart=arguments.restart)
+    outcome = compress(
+        arguments.recipe, arguments.output, data=arguments.data, command=command, restart=arguments.restart
+    )
     print(comparison({outcome.results.name: outcome.results}))
     for goal in outcome.results.goals:
         print(f"{'reached' if goal.passed else 'MISSED '}  {goal.what}: {goal.reached} (goal: {goal.goal})")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compress.report import wording
-from compress.report.results import LayerResult, NetworkResult, Results, TargetResult
+from compress.report.results import NetworkResult, Results, TargetResult
 
 SAME_LATENCY = 1.03  # a ratio of latencies below this is within what the timing repeats to
 FAR_OFF_PERCENT = 10.0  # a prediction this far from its measurement is worth a word

@@ -22,6 +22,7 @@ RECIPE = """
 name = "tiny"
 title = "A run that is over at once"
 speedup = 1.3
+profile = "isolated"
 profile_seconds = 0.1
 measure_seconds = 0.1
 [model]

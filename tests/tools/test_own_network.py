@@ -1,4 +1,4 @@
-"""The page about one's own network, run as it stands: a file, a folder of pictures and a recipe outside the repository."""
+"""The page about one's own network, run as it stands: code, pictures and a recipe outside the repository."""
 
 from __future__ import annotations
 
