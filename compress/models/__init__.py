@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Argument = int | float | str | bool
+
+
 @dataclass(frozen=True)
 class BundledModel:
     """A network that can be built by name.
@@ -19,21 +22,48 @@ class BundledModel:
     Attributes:
         factory: "package.module:callable" that builds it; a string, so that listing the names loads no torch.
         arguments: The factory's keyword arguments.
-        input_shapes: One shape an input, batch first, in order.
+        input_shapes: One shape an input, batch first, in order: the one its published counts are for, or a usual one.
     """
 
     factory: str
-    arguments: dict[str, int]
+    arguments: dict[str, Argument]
     input_shapes: tuple[tuple[int, ...], ...]
 
 
 _IMAGE = (1, 3, 128, 128)
+_IMAGENET = (1, 3, 224, 224)
+_CIFAR = (1, 3, 32, 32)
+_TINY = (1, 3, 64, 64)
 
 MODELS: dict[str, BundledModel] = {
     "unet-16": BundledModel("compress.models.unet:UNet", {"width": 16}, (_IMAGE,)),
     "unet-32": BundledModel("compress.models.unet:UNet", {"width": 32}, (_IMAGE,)),
     "unet-64": BundledModel("compress.models.unet:UNet", {"width": 64}, (_IMAGE,)),
+    "cyclegan-resnet": BundledModel("compress.models.resnet_generator:ResNetGenerator", {"width": 64}, (_IMAGE,)),
     "patchgan": BundledModel("compress.models.patchgan:PatchGan", {}, (_IMAGE, _IMAGE)),
+    "srresnet": BundledModel("compress.models.srresnet:SrResNet", {"width": 64}, (_IMAGE,)),
+    "dncnn": BundledModel("compress.models.dncnn:DnCnn", {"width": 64}, ((1, 1, 128, 128),)),
+    "resnet-20": BundledModel("compress.models.resnet:CifarResNet", {"depth": 20, "width": 16}, (_CIFAR,)),
+    "resnet-56": BundledModel("compress.models.resnet:CifarResNet", {"depth": 56, "width": 16}, (_CIFAR,)),
+    "resnet-110": BundledModel("compress.models.resnet:CifarResNet", {"depth": 110, "width": 16}, (_CIFAR,)),
+    "resnet-110-bottleneck": BundledModel(
+        "compress.models.resnet:CifarResNet", {"depth": 110, "width": 16, "bottleneck": True}, (_CIFAR,)
+    ),
+    "resnet-164": BundledModel(
+        "compress.models.resnet:CifarResNet", {"depth": 164, "width": 16, "bottleneck": True}, (_CIFAR,)
+    ),
+    "se-resnet-20": BundledModel(
+        "compress.models.resnet:CifarResNet", {"depth": 20, "width": 16, "reduction": 4}, (_CIFAR,)
+    ),
+    "resnet-18": BundledModel("compress.models.resnet:ImageNetResNet", {"depth": 18, "width": 64}, (_IMAGENET,)),
+    "resnet-50": BundledModel("compress.models.resnet:ImageNetResNet", {"depth": 50, "width": 64}, (_IMAGENET,)),
+    "se-resnet-50": BundledModel(
+        "compress.models.resnet:ImageNetResNet", {"depth": 50, "width": 64, "reduction": 16}, (_IMAGENET,)
+    ),
+    "mobilenetv2": BundledModel("compress.models.mobilenet_v2:MobileNetV2", {"width": 32}, (_IMAGENET,)),
+    "mobilenetv2-tiny": BundledModel(
+        "compress.models.mobilenet_v2:MobileNetV2", {"width": 32, "classes": 200, "tiny": True}, (_TINY,)
+    ),
 }
 
 
@@ -51,7 +81,7 @@ def find(name: str) -> BundledModel:
     return MODELS[name]
 
 
-def build(name: str, **arguments: int) -> nn.Module:
+def build(name: str, **arguments: Argument) -> nn.Module:
     """Build a bundled network with fresh random weights.
 
     Args:
