@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class Environment:
         versions: Python and packages whose version matters.
         variables: Environment variables that change how runtimes behave.
         gpus: Names of the NVIDIA GPUs, in the driver's order.
+        lowest_clock_mhz: The lowest frequency of the first processor that the governor may choose.
+        highest_clock_mhz: The highest one.
+        options: What the runtime says it runs with, such as its effective precision; empty where no model was loaded.
     """
 
     machine: str
@@ -44,6 +47,9 @@ class Environment:
     versions: Mapping[str, str]
     variables: Mapping[str, str]
     gpus: tuple[str, ...] = ()
+    lowest_clock_mhz: float | None = None
+    highest_clock_mhz: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:

@@ -69,7 +69,8 @@ def _decode_dataclass(kind: type, data: Json, where: str) -> Any:
     items = _expect(dict, data, where)
     kinds = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind)}
-    required = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    absent = dataclasses.MISSING
+    required = {f.name for f in dataclasses.fields(kind) if f.default is absent and f.default_factory is absent}
     if missing := sorted(required - items.keys()):
         raise BadInput(f"{where} lacks {', '.join(missing)}; measure again to write a whole file")
     if unknown := sorted(items.keys() - fields):

@@ -31,12 +31,14 @@ class Session(Protocol):
         inputs: Input name -> shape; an open axis is `ANY_SIZE`.
         dtypes: Input name -> element type.
         outputs: Output names, in the model's order.
+        options: What the runtime says it runs with, such as its effective precision.
     """
 
     target: Target
     inputs: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, np.dtype[np.generic]]
     outputs: tuple[str, ...]
+    options: Mapping[str, str]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return every output.

@@ -14,10 +14,10 @@ from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from device_profiles.terms import Widths
 from runtimes.base import check_target, time_operators, times_operators
+from runtimes.bundled.memory import give_back
 from runtimes.carve import carve
 from runtimes.environment import read_environment
 from runtimes.fit import LayerKind, fit, fit_whole
-from runtimes.memory import give_back
 from runtimes.operators import LayerTimes, attribute, hosts, merge
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar

@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as vendor
 
 from device_profiles.errors import BadInput, RuntimeUnavailable, UnsupportedModel
 from device_profiles.target import Target
+from runtimes.bundled.sessions import onnxruntime_options
 from runtimes.feeds import check_feeds
 from runtimes.model_file import to_bytes
 
@@ -50,6 +51,7 @@ class OnnxRuntimeSession:
         self.inputs = {i.name: tuple(s if isinstance(s, int) else -1 for s in i.shape) for i in session.get_inputs()}
         self.dtypes = {i.name: _dtype(i.type) for i in session.get_inputs()}
         self.outputs = tuple(output.name for output in session.get_outputs())
+        self.options = onnxruntime_options(session)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return every output."""

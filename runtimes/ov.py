@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from device_profiles.errors import RuntimeUnavailable, UnsupportedModel
 from device_profiles.target import Target
+from runtimes.bundled.sessions import openvino_options
 from runtimes.feeds import check_feeds
 from runtimes.model_file import to_bytes
 
@@ -37,6 +38,7 @@ class OpenVinoSession:
         }
         self.dtypes = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in compiled.inputs}
         self.outputs = tuple(port.any_name for port in compiled.outputs)
+        self.options = openvino_options(compiled)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return every output."""

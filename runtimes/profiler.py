@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from device_profiles.steps import Axis, StepProbe
 from device_profiles.store import save_profile
 from device_profiles.target import Target
 from runtimes.base import RUNTIMES, check_target, open_session
+from runtimes.bundled.memory import give_back
 from runtimes.carve import Subgraph, carve
 from runtimes.environment import read_environment
 from runtimes.jobs import Job, Point, plan, sittings
 from runtimes.layers import WeightedLayer
-from runtimes.memory import give_back
 from runtimes.model_file import ModelSource, read_model, to_bytes
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
@@ -95,6 +95,7 @@ def profile_model(
         raise UnsupportedModel(f"{model_name!r} has no convolution or matrix product with constant weights to profile")
     with open_session(subgraphs[0].full(), target) as session:
         target = session.target  # with the runtime's version
+        environment = replace(environment, options=session.options)
     sha256 = hashlib.sha256(model.read_bytes() if isinstance(model, Path) else to_bytes(proto)).hexdigest()
     layers, jobs = plan_layers(subgraphs, narrow=config.narrow)
     partial = PartialProfile.beside(output, (target, environment.fingerprint, sha256, config, shapes))

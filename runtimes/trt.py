@@ -38,6 +38,7 @@ class TensorRtSession:
         self.inputs = {name: tuple(engine.get_tensor_shape(name)) for name in given}
         self.dtypes = {name: np.dtype(tensorrt.nptype(engine.get_tensor_dtype(name))) for name in given}
         self.outputs = tuple(name for name in names if name not in given)
+        self.options: dict[str, str] = {}
         self._memory = {
             name: DeviceArray(tuple(engine.get_tensor_shape(name)), tensorrt.nptype(engine.get_tensor_dtype(name)))
             for name in names

@@ -12,6 +12,8 @@ FILES = {
     "sys/devices/system/cpu/smt/active": "1\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "3100000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq": "800000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "3500000\n",
     "sys/class/thermal/thermal_zone0/temp": "41000\n",
     "sys/class/thermal/thermal_zone1/temp": "52500\n",
     "sys/fs/cgroup/cpu.max": "150000 100000\n",
@@ -30,6 +32,7 @@ def test_a_machine_is_read_from_its_files(tmp_path: Path) -> None:
     found = read_environment(machine(tmp_path))
     assert (found.cpu_model, found.cpu_flags) == ("Example CPU", ("avx2", "fma", "sme2"))
     assert (found.governor, found.clock_mhz, found.hyperthreading) == ("performance", 3100.0, True)
+    assert (found.lowest_clock_mhz, found.highest_clock_mhz) == (800.0, 3500.0)
     assert (found.temperature_celsius, found.cpu_quota) == (52.5, 1.5)
 
 
@@ -80,3 +83,10 @@ def test_gpus_are_read_from_the_drivers_files_and_tell_machines_apart(tmp_path: 
     found = read_environment(machine(tmp_path, **{"proc__driver__nvidia__gpus__0000:01:00.0__information": MODEL}))
     assert (without.gpus, found.gpus) == ((), ("Example GPU",))
     assert found.fingerprint != without.fingerprint
+
+
+def test_an_arm_processor_is_named_by_its_numbers_and_its_board(tmp_path: Path) -> None:
+    text = "processor\t: 0\nFeatures\t: fp asimd i8mm\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"
+    found = read_environment(machine(tmp_path, **{"proc__cpuinfo": text, "proc__device-tree__model": "Board 5\0"}))
+    assert (found.cpu_model, found.cpu_flags) == ("Board 5, ARM 0x41 0xd0b", ("asimd", "i8mm"))
+    assert read_environment(machine(tmp_path, **{"proc__device-tree__model": None})).cpu_model != found.cpu_model

@@ -168,3 +168,12 @@ def test_a_runtime_that_is_not_installed_is_refused_with_the_way_out(monkeypatch
 def test_a_target_that_is_not_here_is_refused(target: Target, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         check_target(target)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name"), [("onnxruntime", "intra_op_num_threads"), ("openvino", "INFERENCE_NUM_THREADS")]
+)
+def test_a_session_tells_what_it_runs_with(runtime: str, name: str) -> None:
+    with open_session(conv(), Target(runtime, threads=2)) as session:
+        assert session.options[name] == "2"
+        assert session.options.get("INFERENCE_PRECISION_HINT", "f32") == "f32"

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from runtimes.memory import give_back
+from runtimes.bundled.memory import give_back
 
 
 def test_memory_is_given_back_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
