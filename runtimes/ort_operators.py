@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from device_profiles.target import Target
+from runtimes.bundled.sessions import onnxruntime_nodes
 from runtimes.feeds import random_feeds
 from runtimes.operators import TIMED_RUNS, WARM_UP_RUNS, Kind, OperatorTime, low_quantile_ms
 from runtimes.ort import open_session
 
-EVENT = "_kernel_time"
 KINDS: Mapping[str, Kind] = {
     "Conv": "Conv",
     "FusedConv": "Conv",
@@ -51,14 +52,14 @@ def time_operators(model: onnx.ModelProto, target: Target, seed: int = 0) -> tup
             call()
         events = json.loads(session.end_profiling().read_text("utf-8"))
         session.close()
-    runs_ms: dict[tuple[str, str], list[float]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(EVENT):
-            key = (event["name"].removesuffix(EVENT), event["args"].get("op_name", ""))
-            runs_ms.setdefault(key, []).append(event["dur"] / 1000)
+    return operators_from(onnxruntime_nodes(events, TIMED_RUNS))
+
+
+def operators_from(nodes: Sequence[Mapping[str, Any]]) -> tuple[OperatorTime, ...]:
+    """Summarise what `onnxruntime_nodes` collected, here or on another machine."""
     return tuple(
-        OperatorTime(name, KINDS.get(op), (_origin(name),), low_quantile_ms(samples[-TIMED_RUNS:]))
-        for (name, op), samples in runs_ms.items()
+        OperatorTime(node["name"], KINDS.get(node["kind"]), (_origin(node["name"]),), low_quantile_ms(node["ms"]))
+        for node in nodes
     )
 
 

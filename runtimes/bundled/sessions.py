@@ -43,22 +43,13 @@ class OnnxRuntime:
         return self._prepared(path, feeds)[1]
 
     def operators(self, path: Path, feeds: Mapping[str, Any], *, warm_up: int, timed: int) -> Any:
-        """Run a network with the profiler on.
-
-        Returns:
-            For each executed operator its name, its kind and what it took in the timed runs, ms.
-        """
+        """Run a network with the profiler on; see `onnxruntime_nodes`."""
         with tempfile.TemporaryDirectory() as folder:
             session, call = self._prepared(path, feeds, os.path.join(folder, "profile"))
             for _ in range(warm_up - 1 + timed):
                 call()
             events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-        runs: dict[tuple[str, str], list[float]] = {}
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                key = (event["name"][: -len("_kernel_time")], event["args"].get("op_name", ""))
-                runs.setdefault(key, []).append(event["dur"] / 1000)
-        return [{"name": name, "kind": kind, "ms": ms[-timed:]} for (name, kind), ms in runs.items()]
+        return onnxruntime_nodes(events, timed)
 
     def effective_options(self, path: Path) -> dict[str, str]:
         """Ask a session what it runs with."""
@@ -74,7 +65,7 @@ class OnnxRuntime:
                 binding.bind_output(output.name)
             session.run_with_iobinding(binding)
         except self._errors as err:
-            raise Refusal(f"onnxruntime {self.version} cannot run {path}: {err}; another version may") from err
+            raise _refusal("run", path, f"onnxruntime {self.version}", err) from err
         return session, lambda: session.run_with_iobinding(binding)
 
     def _session(self, path: Path, prefix: str = "") -> Any:
@@ -92,7 +83,7 @@ class OnnxRuntime:
         try:
             return self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except self._errors as err:
-            raise Refusal(f"onnxruntime {self.version} cannot load {path}: {err}; another version may") from err
+            raise _refusal("load", path, f"onnxruntime {self.version}", err) from err
 
 
 class OpenVino:
@@ -118,27 +109,13 @@ class OpenVino:
         return lambda: request.infer(share_outputs=True)
 
     def operators(self, path: Path, feeds: Mapping[str, Any], *, warm_up: int, timed: int) -> Any:
-        """Run a network with the counters on.
-
-        Returns:
-            For each operator its name, its kind if it was ever executed, the names it was made from, and after each run
-            the mean so far times the number of runs, ms.
-        """
+        """Run a network with the counters on; see `openvino_nodes`."""
         compiled = self._compiled(path, counters=True)
         request = self._request(compiled, feeds)
-        nodes: dict[str, Any] = {}
-        origins = openvino_origins(compiled)
-        for runs in range(1, warm_up + timed + 1):
-            self._infer(request, path)
-            for counter in request.get_profiling_info():
-                name = counter.node_name
-                node = nodes.setdefault(
-                    name, {"name": name, "kind": None, "origins": origins.get(name, [name]), "totals_ms": []}
-                )
-                node["totals_ms"].append(counter.real_time.total_seconds() * 1e3 * runs)
-                if counter.status == self._ov.ProfilingInfo.Status.EXECUTED:
-                    node["kind"] = counter.node_type
-        return list(nodes.values())
+        try:
+            return openvino_nodes(compiled, request, warm_up=warm_up, timed=timed)
+        except RuntimeError as err:
+            raise _refusal("run", path, f"OpenVINO {self.version}", err) from err
 
     def effective_options(self, path: Path) -> dict[str, str]:
         """Ask a compiled network what it runs with."""
@@ -154,7 +131,7 @@ class OpenVino:
         try:
             request.infer()
         except RuntimeError as err:
-            raise Refusal(f"OpenVINO {self.version} cannot run {path}: {err}; another version may") from err
+            raise _refusal("run", path, f"OpenVINO {self.version}", err) from err
 
     def _compiled(self, path: Path, *, counters: bool) -> Any:
         options = dict(self._options, PERF_COUNT="YES" if counters else "NO")
@@ -163,7 +140,7 @@ class OpenVino:
                 self._core.read_model(str(path)), self._target["device"].upper(), options
             )
         except RuntimeError as err:
-            raise Refusal(f"OpenVINO {self.version} cannot load {path}: {err}; another version may") from err
+            raise _refusal("load", path, f"OpenVINO {self.version}", err) from err
         effective, asked = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(), self._target["precision"]
         if effective != asked:
             raise Refusal(
@@ -201,7 +178,53 @@ def _plain(value: Any) -> str:
     return value.get_type_name() if hasattr(value, "get_type_name") else str(value).split(".")[-1]
 
 
-def openvino_origins(compiled: Any) -> dict[str, list[str]]:
+def onnxruntime_nodes(events: Any, timed: int) -> list[dict[str, Any]]:
+    """Collect what ONNX Runtime's profiler wrote, which knows no warm-up: one event for each operator and run.
+
+    Args:
+        events: The file's.
+        timed: How many runs count, the last ones.
+
+    Returns:
+        For each executed operator its name, its kind and what its runs took, ms, in whole microseconds.
+    """
+    ending = "_kernel_time"
+    runs: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(ending):
+            key = (event["name"][: -len(ending)], event["args"].get("op_name", ""))
+            runs.setdefault(key, []).append(event["dur"] / 1000)
+    return [{"name": name, "kind": kind, "ms": ms[-timed:]} for (name, kind), ms in runs.items()]
+
+
+def openvino_nodes(compiled: Any, request: Any, *, warm_up: int, timed: int) -> list[dict[str, Any]]:
+    """Run a network that was compiled with counters; each holds the mean of all runs so far, in whole microseconds.
+
+    Args:
+        compiled: The network.
+        request: With its inputs in place; never run.
+        warm_up: Runs whose counters do not count by themselves.
+        timed: Runs after those.
+
+    Returns:
+        For each operator its name, its kind if it was ever executed, the names it was made from, and after each run
+        the mean so far times the number of runs, ms.
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    origins = _origins(compiled)
+    for runs in range(1, warm_up + timed + 1):
+        request.infer()
+        for counter in request.get_profiling_info():  # its length changes from run to run
+            name = counter.node_name
+            new = {"name": name, "kind": None, "origins": origins.get(name, [name]), "totals_ms": []}
+            node = nodes.setdefault(name, new)
+            node["totals_ms"].append(counter.real_time.total_seconds() * 1e3 * runs)
+            if counter.status.name == "EXECUTED":
+                node["kind"] = counter.node_type
+    return list(nodes.values())
+
+
+def _origins(compiled: Any) -> dict[str, list[str]]:
     """Executed operator -> the operators it was fused from, and its weights, which keep their names more often."""
     found = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
@@ -217,3 +240,9 @@ def _import(package: str) -> Any:
         return import_module(package)
     except ImportError as err:
         raise Refusal(f"{package} cannot be loaded here ({err}); install it with: pip install {package}") from err
+
+
+def _refusal(verb: str, path: Path, runtime: str, err: Exception) -> Refusal:
+    return Refusal(
+        f"{runtime} cannot {verb} {path}: {str(err).strip()[:300]}; install a version that can, or another one"
+    )
