@@ -7,4 +7,5 @@ from __future__ import annotations
 
 METHODS: dict[str, str] = {
     "decig": "compress.methods.decig:Decig",
+    "dcp": "compress.methods.dcp:Dcp",
 }
