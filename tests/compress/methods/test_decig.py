@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,33 +14,32 @@ from compress.cut import cut_at_random
 from compress.export import export_module
 from compress.graph.analyse import analyse
 from compress.graph.channels import ChannelGraph
-from compress.hinge import find_hinge
-from compress.methods.decig import LARGEST, STEER_EVERY, Condensation, Decig
+from compress.methods.base import Context
+from compress.methods.decig import LARGEST, RANKINGS, STEER_EVERY, STRENGTHS, Condensation, Decig
 from compress.models.unet import UNet
-from compress.select import keep_strongest
 from compress.surgery import prune_module
 from compress.tasks.scene_translation import SceneTranslation
 from compress.train.judge import judge
-from compress.train.loop import Extras, Training, train_
+from compress.train.loop import Training, train_
+from device_profiles.errors import BadInput
 
 TRAINING = Training(steps=500, batch=16, learning_rate=2e-3, schedule="flat", precision="32-true")
 PLANTED = "up.2.conv"
 SIZE = 32
+FIXED = Decig(regularisation="low")
 
 
 @dataclass(frozen=True)
 class Condensed:
     module: UNet
     graph: ChannelGraph
-    norms: dict[str, Any]
+    scores: dict[str, Any]
+    hinges: dict[str, Any]
     task: SceneTranslation
 
+    @property
     def keep(self) -> dict[str, Any]:
-        hinges = {name: find_hinge(values, 1.0).kept for name, values in self.norms.items()}
-        return {
-            name: keep_strongest(values, len(values) if hinges[name] is None else hinges[name])
-            for name, values in self.norms.items()
-        }
+        return {name: np.arange(len(values)) for name, values in self.scores.items()} | self.hinges
 
     def error_when_kept(self, keep: dict[str, Any]) -> float:
         pruned = prune_module(self.module, self.graph, keep)
@@ -66,13 +65,17 @@ def small_unet():
     return UNet(16, depth=4), graph_of_small_unet()
 
 
-def condensed(task: SceneTranslation, latencies_ms: dict[str, float]) -> Condensed:
+def context_of(module, graph, shares=None, *, task=None, **changes):
+    shares = {layer.name: (shares or {}).get(layer.name, 1.0) for layer in graph.layers}
+    return Context(module, graph, task, replace(TRAINING, **changes), shares, goal=4.0, speedup=lambda _: 1.0)
+
+
+def condensed(task: SceneTranslation, shares: dict[str, float], settings: Decig = FIXED) -> Condensed:
     module, graph = small_unet()
-    latencies_ms = {layer.name: latencies_ms.get(layer.name, 1.0) for layer in graph.layers}
-    condensation = Condensation(Decig(strength=0.05, steered=False), module, graph, latencies_ms)
-    extras = Extras(penalty=condensation.penalty, parameter_groups=condensation.parameter_groups())
-    train_(module, task, TRAINING, label="condense", extras=extras)
-    return Condensed(module, graph, condensation.norms(), task)
+    condensation = settings.prepare(context_of(module, graph, shares))
+    train_(module, task, TRAINING, label="condense", extras=condensation.extras())
+    condensation.finish_()
+    return Condensed(module, graph, condensation.scores(), condensation.keep(), task)
 
 
 @pytest.fixture(scope="module")
@@ -81,54 +84,52 @@ def even(task):
 
 
 def test_hinges_form_in_most_layers(even):
-    hinges = [find_hinge(values, 1.0).kept for values in even.norms.values()]
-    assert sum(kept is not None for kept in hinges) >= 5
-    assert sum(len(kept) for kept in even.keep().values()) < 0.9 * sum(len(values) for values in even.norms.values())
+    assert len(even.hinges) >= 5
+    assert sum(map(len, even.keep.values())) < 0.9 * sum(map(len, even.scores.values()))
 
 
 def test_cutting_at_the_hinge_changes_the_held_out_error_by_under_two_percent(even):
-    assert even.error_when_kept(even.keep()) == pytest.approx(even.error, rel=0.02)
+    assert even.error_when_kept(even.keep) == pytest.approx(even.error, rel=0.02)
 
 
 def test_a_random_cut_of_the_same_counts_does_several_times_the_damage_of_the_hinges(even):
-    keep = even.keep()
-    at_hinge = abs(even.error_when_kept(keep) - even.error)
-    at_random = [even.error_when_kept(cut_at_random(keep, even.norms, seed)) - even.error for seed in range(3)]
+    at_hinge = abs(even.error_when_kept(even.keep) - even.error)
+    draws = [cut_at_random(even.keep, even.scores, seed) for seed in range(3)]
+    at_random = [even.error_when_kept(draw) - even.error for draw in draws]
     assert min(at_random) > 0.25 * even.error
     assert min(at_random) > 10 * at_hinge
 
 
 def test_a_layer_whose_latency_is_multiplied_by_8_keeps_clearly_fewer_channels(task, even):
     planted = condensed(task, {PLANTED: 8.0})
-    assert len(planted.keep()[PLANTED]) <= 0.8 * len(even.keep()[PLANTED])
+    assert len(planted.keep[PLANTED]) <= 0.8 * len(even.keep[PLANTED])
     assert planted.error < 1.1 * even.error
 
 
 def test_the_penalty_without_folded_normalisation_forms_no_hinge(task, monkeypatch):
-    def raw_norm(layer, tensors):
-        axis = 1 if layer.op == "ConvTranspose" else 0
-        weight = tensors[layer.weight]
-        return weight.abs().sum(dim=[i for i in range(weight.ndim) if i != axis])
+    def raw_norm(producer, tensors):
+        return producer.per_output(tensors[producer.layer.weight].abs())
 
     monkeypatch.setattr("compress.scores.folded_norm", raw_norm)
     monkeypatch.setattr("compress.methods.decig.folded_norm", raw_norm)
     raw = condensed(task, {})
-    removed = sum(len(values) - len(raw.keep()[name]) for name, values in raw.norms.items())
-    assert removed <= 0.02 * sum(len(values) for values in raw.norms.values())
+    normalised = [name for name in raw.scores if raw.graph.layer(name).norm is not None]
+    removed = sum(len(raw.scores[name]) - len(raw.keep[name]) for name in normalised)
+    assert removed <= 0.02 * sum(len(raw.scores[name]) for name in normalised)
 
 
-@pytest.mark.parametrize("ranking", ["uniform", "linear"])
+@pytest.mark.parametrize("ranking", list(RANKINGS))
 def test_the_penalty_is_the_formula_of_the_paper(ranking):
     module, graph = small_unet()
-    latencies_ms = {layer.name: 1.0 + i for i, layer in enumerate(graph.layers)}
-    condensation = Condensation(Decig(ranking=ranking, strength=0.3), module, graph, latencies_ms)
-    mean_ms = np.mean([latencies_ms[name] for name in condensation.made_by])
+    shares = {layer.name: 1.0 + i for i, layer in enumerate(graph.layers)}
+    condensation = Condensation(Decig(ranking=ranking, strength=0.3), context_of(module, graph, shares))
+    mean_share = np.mean([shares[name] for name in condensation.made_by])
     expected = 0.0
-    for name, norms in condensation.norms().items():
+    for name, norms in condensation.scores().items():
         ranked = np.sort(norms)[::-1]
-        n = len(ranked)
-        weights = 2 * np.arange(1, n + 1) / (n + 1) if ranking == "linear" else np.ones(n)
-        expected += latencies_ms[name] / mean_ms * (weights * ranked).mean()
+        ranks = np.arange(1, len(ranked) + 1) / (len(ranked) + 1)
+        f = {"uniform": ranks**0, "linear": ranks, "quadratic": ranks**2, "weaker half": 1.0 * (ranks > 0.5)}[ranking]
+        expected += shares[name] / mean_share * (f / f.mean() * ranked).mean()
     expected *= 0.3 / len(condensation.made_by)
     assert condensation.penalty().item() == pytest.approx(expected, rel=1e-5)
 
@@ -136,21 +137,49 @@ def test_the_penalty_is_the_formula_of_the_paper(ranking):
 def test_the_penalty_shrinks_scales_and_offsets_of_normalisations():
     module, graph = small_unet()
     torch.nn.init.constant_(module.up[1].norm.bias, 0.5)
-    Condensation(Decig(), module, graph, {layer.name: 1.0 for layer in graph.layers}).penalty().backward()
+    Decig().prepare(context_of(module, graph)).penalty().backward()
     assert (module.up[1].norm.weight.grad > 0).all()
     assert (module.up[1].norm.bias.grad > 0).all()
 
 
+def test_a_layer_in_which_every_channel_died_keeps_its_strongest():
+    module, graph = small_unet()
+    condensation = Decig().prepare(context_of(module, graph))
+    with torch.no_grad():
+        module.up[1].norm.weight.fill_(1e-5)
+        module.up[1].norm.weight[3] = 2e-5
+        module.up[1].norm.bias.zero_()
+    assert condensation.keep()["up.1.conv"].tolist() == [3]
+
+
+def test_a_layer_that_was_not_measured_is_named():
+    module, graph = small_unet()
+    context = replace(context_of(module, graph), latency_shares={})
+    with pytest.raises(BadInput, match="has no latency"):
+        Decig().prepare(context)
+    assert set(Decig(device_aware=False).prepare(context).latency_weights.values()) == {1.0}
+
+
 def test_strength_rises_while_the_network_is_slower_than_scheduled_and_never_beyond_its_cap():
     module, graph = small_unet()
-    condensation = Condensation(Decig(strength=0.05), module, graph, {layer.name: 1.0 for layer in graph.layers})
-    condensation.steer_(STEER_EVERY + 1, 100, 2.0, lambda _: 1.0)
-    assert condensation.state["strength"] == 0.05
+    context = context_of(module, graph, steps=100)
+    condensation = Decig().prepare(context)
+    condensation.steer_(STEER_EVERY + 1)
+    assert condensation.state["strength"] == STRENGTHS["steered"]
     strengths = []
     for step in range(STEER_EVERY, 1000, STEER_EVERY):
-        condensation.steer_(step, 100, 4.0, lambda _: 1.0)
+        condensation.steer_(step)
         strengths.append(condensation.state["strength"])
     assert strengths == sorted(strengths)
     assert strengths[-1] == LARGEST
-    condensation.steer_(STEER_EVERY, 100, 2.0, lambda _: 3.0)
-    assert condensation.state["strength"] < LARGEST
+    faster = Decig().prepare(replace(context, speedup=lambda _: 5.0))
+    faster.steer_(STEER_EVERY)
+    assert faster.state["strength"] < STRENGTHS["steered"]
+
+
+@pytest.mark.parametrize("regularisation", ["low", "high"])
+def test_a_fixed_strength_stays(regularisation):
+    module, graph = small_unet()
+    condensation = Decig(regularisation=regularisation).prepare(context_of(module, graph))
+    condensation.steer_(STEER_EVERY)
+    assert condensation.state["strength"] == STRENGTHS[regularisation]
