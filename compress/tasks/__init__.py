@@ -6,4 +6,6 @@ from __future__ import annotations
 TASKS: dict[str, str] = {
     "scenes": "compress.tasks.scene_translation:SceneTranslation",
     "classification": "compress.tasks.classification:Classification",
+    "denoising": "compress.tasks.denoising:Denoising",
+    "super-resolution": "compress.tasks.super_resolution:SuperResolution",
 }
