@@ -17,6 +17,7 @@ from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
 from compress.select import LEAST_MULTIPLE, MEASUREMENTS, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
 from compress.validate import measure_latencies
+from device_profiles.errors import BadInput, BudgetInfeasible
 from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
@@ -28,18 +29,33 @@ CHOICES = 4  # widths that a set must be able to choose from
 
 
 class Rig:
-    """Predicts and measures how much faster a choice of channels makes a network, on the slowest of its targets.
+    """Predicts and measures how much faster a choice of channels makes a network, where it is furthest from its goal.
 
     Args:
         graph: The channel graph of the whole network.
         profiles: The device profile of the whole network by target.
+        needed: The speedup that each target asks for, 1 or more.
         seconds: How long to measure on each target, each time.
+
+    Raises:
+        BadInput: No target asks for more than the network is.
     """
 
-    def __init__(self, graph: ChannelGraph, profiles: Mapping[Target, DeviceProfile], seconds: float) -> None:
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        profiles: Mapping[Target, DeviceProfile],
+        needed: Mapping[Target, float],
+        seconds: float,
+    ) -> None:
         self.graph = graph
         self.profiles = profiles
+        self.needed = needed
         self.seconds = seconds
+        self.goal = max(needed.values())
+        if self.goal <= 1:
+            measured = {target.name: round(profile.end_to_end.ms, 3) for target, profile in profiles.items()}
+            raise BadInput(f"the network as it is takes {measured} ms, within every budget; ask for less, or use it so")
         self._whole = deployable(graph.network)
         self._whole_ms = {target: self.predict_ms(target, {}) for target in profiles}
 
@@ -63,16 +79,35 @@ class Rig:
         return predict(self.profiles[target], self.graph.layer_widths(widths)).ms
 
     def predicted_speedup(self, widths: Mapping[str, int]) -> float:
-        """Return the predicted speedup on the slowest target of the network with the given widths by set."""
-        return min(self._whole_ms[target] / self.predict_ms(target, widths) for target in self.profiles)
+        """Return the predicted speedup of the network with the given widths by set.
+
+        Of several targets the one furthest from what it needs counts, in such units that `goal` is enough for all.
+        """
+        return self._least({target: self._whole_ms[target] / self.predict_ms(target, widths) for target in self.needed})
 
     def measured_speedup(self, keep: Keep) -> float:
-        """Prune, deploy, run and return the speedup on the slowest target."""
-        pruned = deployable(remove_channels(self.graph, keep))
-        return min(self._speedup_on(target, pruned) for target in self.profiles)
+        """Prune, deploy, run and return the speedup, counted as in `predicted_speedup`."""
+        return self._least(self._measure(keep))
 
-    def steer(self, keep_at: Callable[[float], Keep], goal: float, description: str) -> Steered:
-        """Turn a knob until the measured speedup is `goal`, see `compress.select.steer_to_goal`."""
+    def _least(self, speedups: Mapping[Target, float]) -> float:
+        return min(speedup * self.goal / self.needed[target] for target, speedup in speedups.items())
+
+    def _measure(self, keep: Keep) -> dict[Target, float]:
+        pruned = deployable(remove_channels(self.graph, keep))
+        return {target: self._speedup_on(target, pruned) for target in self.profiles}
+
+    def steer(self, keep_at: Callable[[float], Keep], description: str, goal: float | None = None) -> Steered:
+        """Turn a knob until the measured speedup is the goal, see `compress.select.steer_to_goal`.
+
+        Args:
+            keep_at: The channels that a setting in [0, 1] keeps; a higher setting keeps no more.
+            description: For the progress bar.
+            goal: Another goal than the targets' own.
+
+        Raises:
+            BudgetInfeasible: Even setting 1 is too slow, with the fastest latency of each target.
+        """
+        goal = goal or self.goal
         with progress_bar(MEASUREMENTS, description, "cuts measured") as bar:
 
             def measured(keep: Keep) -> float:
@@ -80,7 +115,22 @@ class Rig:
                 bar.update()
                 return speedup
 
-            return steer_to_goal(keep_at, lambda keep: self.predicted_speedup(widths_of(keep)) / goal, measured)
+            try:
+                return steer_to_goal(keep_at, lambda keep: self.predicted_speedup(widths_of(keep)) / goal, measured)
+            except BudgetInfeasible as error:
+                raise self._infeasible(keep_at(1.0)) from error
+
+    def _infeasible(self, fastest: Keep) -> BudgetInfeasible:
+        speedups = self._measure(fastest)
+        reached = ", ".join(
+            f"{target.name} {self.profiles[target].end_to_end.ms / speedup:.3g} ms of "
+            f"{self.profiles[target].end_to_end.ms / self.needed[target]:.3g} ms asked for"
+            for target, speedup in speedups.items()
+        )
+        return BudgetInfeasible(
+            f"the budget is out of reach: with every width at its floor the network takes: {reached}; allow more time, "
+            "or start from a narrower network"
+        )
 
     def _speedup_on(self, target: Target, pruned: Network) -> float:
         measured = measure_latencies({"whole": self._whole, "pruned": pruned}, target, self.seconds, 1.0)
@@ -100,7 +150,7 @@ class Cut:
         keep: Kept indices by set.
         own: How many channels the method itself chose, by set; empty where it makes no choice.
         threshold: On the scores; None where the method's own choice made the cut.
-        speedup: Measured on the slowest target when the cut was chosen.
+        speedup: Measured when the cut was chosen, counted as in `Rig.predicted_speedup`.
         measurements: How many cuts were measured on the way.
     """
 
@@ -132,28 +182,25 @@ class Cut:
         )
 
 
-def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, goal: float) -> Cut:
+def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig) -> Cut:
     """Cut as the method chose; where that is not fast enough, at the lowest common threshold that is.
 
     Args:
         scores: One score per channel of every prunable set, comparable between sets.
         chosen: The method's own choice; None, or sets that are missing, where it makes none.
-        rig: Predicts and measures.
-        goal: The speedup to reach on the slowest target.
+        rig: Predicts and measures, and knows the goal.
 
     Raises:
         BudgetInfeasible: No threshold reaches the goal.
     """
     own = widths_of(chosen or {})
-    steered = rig.steer(
-        lambda setting: keep_above(scores, own, threshold_at(setting, scores), rig.multiples), goal, "cut"
-    )
+    steered = rig.steer(lambda setting: keep_above(scores, own, threshold_at(setting, scores), rig.multiples), "cut")
     threshold = threshold_at(steered.setting, scores)
     return Cut(
         steered.keep,
         own,
         threshold if math.isfinite(threshold) else None,
-        steered.speedup * goal,
+        steered.speedup * rig.goal,
         steered.measurements,
     )
 
@@ -164,7 +211,7 @@ def cut_uniform(scores: Scores, rig: Rig, goal: float) -> Cut:
     Raises:
         BudgetInfeasible: No share reaches the goal.
     """
-    steered = rig.steer(lambda setting: keep_uniform(scores, 1 - setting, rig.multiples), goal, "uniform cut")
+    steered = rig.steer(lambda setting: keep_uniform(scores, 1 - setting, rig.multiples), "uniform cut", goal)
     return Cut(steered.keep, {}, None, steered.speedup * goal, steered.measurements)
 
 

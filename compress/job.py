@@ -130,7 +130,11 @@ class Job:
     @cached_property
     def rig(self) -> Rig:
         """What predicts and measures speedups."""
-        return Rig(self.graph, self.profiles, self.recipe.measure_seconds / 3)
+        needed = {
+            target: self.recipe.needed_speedup(target, profile.end_to_end.ms)
+            for target, profile in self.profiles.items()
+        }
+        return Rig(self.graph, self.profiles, needed, self.recipe.measure_seconds / 3)
 
     def latency_shares(self) -> dict[str, float]:
         """Return l(i): each layer's share of the summed latencies, averaged over the targets."""
@@ -155,7 +159,7 @@ class Job:
             task=self.task,
             training=training or self.recipe.finetune,
             latency_shares=self.latency_shares(),
-            goal=self.recipe.speedup,
+            goal=self.rig.goal,
             speedup=self.rig.predicted_speedup,
             seed=self.recipe.seed,
         )
@@ -175,10 +179,8 @@ class Job:
     @cached_property
     def cut(self) -> Cut:
         """Cut as the method chose, or where that does not suffice, at the threshold that meets the recipe's speedup."""
-        found, goal = self.condensed, self.recipe.speedup
-        return Cut.from_json(
-            self._once("cut", lambda: cut_scores(found.scores, found.chosen, self.rig, goal).to_json())
-        )
+        found = self.condensed
+        return Cut.from_json(self._once("cut", lambda: cut_scores(found.scores, found.chosen, self.rig).to_json()))
 
     @cached_property
     def proof(self) -> Proof:

@@ -10,7 +10,7 @@ from pathlib import Path
 from compress import findings
 from compress.job import Job
 from compress.model_folder import Origin, save_folder
-from compress.recipe import read_recipe
+from compress.recipe import Overrides, read_recipe
 from compress.report.page import save_report
 from compress.report.results import Results
 from compress.report.store import RESULTS_FILE, load_results, save_results, save_samples
@@ -32,8 +32,8 @@ class Outcome:
 def compress(
     recipe_path: Path,
     output: Path | None = None,
+    overrides: Overrides | None = None,
     *,
-    data: Path | None = None,
     command: str = "",
     restart: bool = False,
 ) -> Outcome:
@@ -42,7 +42,7 @@ def compress(
     Args:
         recipe_path: A recipe file.
         output: The run's folder; runs/<name of the recipe> if None.
-        data: Where the task's data lie, in place of the recipe's task.folder.
+        overrides: What the command line says in place of the recipe.
         command: What was typed, for the record.
         restart: Forget what an earlier run left there.
 
@@ -51,7 +51,7 @@ def compress(
         BudgetInfeasible: The recipe's speedup cannot be reached.
         ParityFailed: A pruned network is not what it should be; nothing of it is written.
     """
-    recipe = read_recipe(recipe_path, data)
+    recipe = read_recipe(recipe_path, overrides)
     path = output or RUNS / recipe.name
     config = {"recipe": recipe.model_dump(mode="json"), "version": metadata.version("espalier")}
     folder = RunFolder(path, config, restart=restart)
@@ -62,11 +62,15 @@ def compress(
 
 
 def _write(job: Job, path: Path, command: str) -> None:
-    """Compute what is missing and write the folder's files, the record of the results last."""
+    """Compute what is missing and write the folder's files, the record of the results last.
+
+    A network that is slower than the original somewhere is reported, and not written unless the recipe allows it.
+    """
     results = findings.gather(job, command)
     pruned, model = job.candidates["pruned"], job.recipe.model
     origin = Origin(factory=model.factory, arguments=model.factory_arguments)
-    save_folder(path, pruned.module, pruned.network, job.cut.keep, origin)
+    if results.never_slower or job.recipe.allow_slower:
+        save_folder(path, pruned.module, pruned.network, job.cut.keep, origin)
     if samples := findings.sample_images(job):
         save_samples(samples, path)
     write_whole(path / ENVIRONMENT, json.dumps(results.environment, indent=1) + "\n")

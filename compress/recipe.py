@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -63,7 +65,8 @@ class Goals(_Strict):
     """What the run promises; missing one makes it exit with 3.
 
     Attributes:
-        speedup: Least measured speedup on every target.
+        speedup: Least measured speedup on every target; None for what the cut is steered to, less 5 %. A latency in
+            `budget_ms` is a promise of its own.
         quality_loss_percent: How much worse than the baseline the pruned network may be.
         quality_loss: The same in the metric's own unit, in place of percent: decibels, points of accuracy.
         over_trivial: By how much, in the metric's unit, the pruned network must beat an answer that nothing was
@@ -72,7 +75,7 @@ class Goals(_Strict):
             easy for the result to mean anything. Asking for it costs the training of that network.
     """
 
-    speedup: float = Field(2.0, gt=1)
+    speedup: float | None = Field(None, gt=1)
     quality_loss_percent: float = Field(3.0, ge=0)
     quality_loss: float | None = Field(None, ge=0)
     over_trivial: float = Field(0.0, ge=0)
@@ -91,7 +94,10 @@ class Recipe(_Strict):
         seed: Of the initial weights and of what the method draws.
         targets: The runtimes that the result is for, each on the device it is made for.
         threads: Of one inference on a CPU.
-        speedup: What the cut is steered to on the slowest of the targets.
+        speedup: What the cut is steered to on the slowest of the targets; this or `budget_ms`.
+        budget_ms: The latency that the cut is steered to, by target; targets that are missing only have to become no
+            slower.
+        allow_slower: Whether to write a model that is slower than the original on one of the targets.
         profile: How latencies of other widths are predicted: from layers "in context" of whole networks of random
             widths, the better way and the longer one, or from "isolated" layers.
         profile_seconds: How long to measure l(i) on each target; in context, again.
@@ -111,7 +117,9 @@ class Recipe(_Strict):
         ("onnxruntime", "openvino"), min_length=1
     )
     threads: int = Field(1, ge=1)
-    speedup: float = Field(gt=1)
+    speedup: float | None = Field(None, gt=1)
+    budget_ms: dict[str, Annotated[float, Field(gt=0)]] = {}
+    allow_slower: bool = False
     profile: Literal["in context", "isolated"] = "in context"
     profile_seconds: float = Field(12.0, gt=0)
     measure_seconds: float = Field(6.0, gt=0)
@@ -127,6 +135,20 @@ class Recipe(_Strict):
             raise ValueError("there is nothing to start from; add [baseline] to train, or weights to [model]")
         return self
 
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if (self.speedup is None) == (not self.budget_ms):
+            raise ValueError("give either speedup or budget_ms, such as budget_ms = {onnxruntime = 12}")
+        if unknown := sorted(self.budget_ms.keys() - set(self.targets)):
+            raise ValueError(f"budget_ms names {unknown}, which are not among the targets {list(self.targets)}")
+        return self
+
+    def needed_speedup(self, target: Target, whole_ms: float) -> float:
+        """Return how much faster the network must become on a target where it takes `whole_ms` as it is."""
+        if self.speedup is not None:
+            return self.speedup
+        return max(1.0, whole_ms / self.budget_ms[target.runtime]) if target.runtime in self.budget_ms else 1.0
+
     def settings(self) -> Settings:
         """Return the method's settings.
 
@@ -140,12 +162,40 @@ class Recipe(_Strict):
         return tuple(Target(name, RUNTIMES[name].device, threads=self.threads) for name in self.targets)
 
 
-def read_recipe(path: Path, data: Path | None = None) -> Recipe:
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line says in place of the recipe; None leaves the recipe's own.
+
+    Attributes:
+        data: Where the task's data lie: task.folder.
+        speedup: Replaces speedup and budget_ms.
+        budget_ms: Replaces speedup and budget_ms.
+    """
+
+    data: Path | None = None
+    speedup: float | None = None
+    budget_ms: Mapping[str, float] | None = None
+
+    def apply(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Return a recipe's content with these in place."""
+        if self.data is not None and isinstance(content.get("task"), dict):
+            content = content | {"task": content["task"] | {"folder": str(self.data)}}
+        if self.speedup is not None or self.budget_ms:
+            content = {key: value for key, value in content.items() if key not in ("speedup", "budget_ms")}
+            content |= {"speedup": self.speedup} if self.speedup is not None else {}
+            content |= {"budget_ms": dict(self.budget_ms)} if self.budget_ms else {}
+            goals = content.get("goals")
+            if isinstance(goals, dict):  # the recipe's promise was about the recipe's own speedup
+                content["goals"] = {key: value for key, value in goals.items() if key != "speedup"}
+        return content
+
+
+def read_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:
     """Read and check a recipe. Modules that it names are looked for in its own folder, too.
 
     Args:
         path: A TOML file.
-        data: Where the task's data lie, in place of the recipe's task.folder.
+        overrides: What the command line says in place of the recipe.
 
     Raises:
         BadInput: The file is missing, is not TOML, a key is unknown, missing or out of range, or names nothing.
@@ -158,10 +208,8 @@ def read_recipe(path: Path, data: Path | None = None) -> Recipe:
         raise BadInput(f"{path} is a folder; give a recipe file such as tools/recipes/demo.toml") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"the recipe {path} is not valid TOML ({error})") from error
-    if data is not None and isinstance(content.get("task"), dict):
-        content["task"]["folder"] = str(data)
     try:
-        recipe = Recipe.model_validate(content)
+        recipe = Recipe.model_validate((overrides or Overrides()).apply(content))
     except ValidationError as error:
         raise BadInput(f"the recipe {path}: {_problem(error)}") from error
     folder = str(path.resolve().parent)

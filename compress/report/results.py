@@ -276,6 +276,11 @@ class Results:
         return bool(self.goals) and all(goal.passed for goal in self.goals)
 
     @property
+    def never_slower(self) -> bool:
+        """Whether the pruned network is at least as fast as the baseline on every target."""
+        return all(target.speedup >= 1 for target in self.targets)
+
+    @property
     def baseline(self) -> NetworkResult:
         """The network the run started from."""
         return next(network for network in self.networks if network.key == "baseline")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.recipe import read_recipe
+from compress.recipe import Overrides, read_recipe
 from device_profiles.errors import BadInput
 
 DEMO = Path(__file__).parents[2] / "tools" / "recipes" / "demo.toml"
@@ -19,18 +19,23 @@ def changed(tmp_path, old, new):
 
 
 def test_the_bundled_recipe_is_valid_and_names_both_cpu_targets():
-    assert [target.name for target in read_recipe(DEMO).cpu_targets()] == ["onnxruntime-cpu", "openvino-cpu"]
+    assert [target.name for target in read_recipe(DEMO).chosen_targets()] == ["onnxruntime-cpu", "openvino-cpu"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("speedup = 2.4", "speedpu = 2.4", r"unknown key 'speedpu'; allowed here: name, title, model.*"),
-        ('ranking = "linear"', 'ranking = "cubic"', r"method\.ranking \(='cubic'\).*'linear' or 'uniform'"),
+        ('ranking = "linear"', 'ranking = "cubic"', r"method\.ranking \(='cubic'\).*'uniform', 'linear'"),
         ("speedup = 2.4", "speedup = 0.5", r"speedup \(=0\.5\).*greater than 1"),
         ("steps = 600", "steps = 0", r"baseline\.steps \(=0\).*greater than 0"),
         ("steps = 600", "stepps = 600", r"unknown key 'baseline\.stepps'; allowed here: steps, batch"),
         ('targets = ["onnxruntime", "openvino"]', 'targets = ["tflite"]', r"targets\.0 \(='tflite'\)"),
+        ("speedup = 2.4", "", "give either speedup or budget_ms"),
+        ("speedup = 2.4", "speedup = 2.4\nbudget_ms = {openvino = 3}", "give either speedup or budget_ms"),
+        ("speedup = 2.4", "budget_ms = {tflite = 3}", r"budget_ms names \['tflite'\]"),
+        ("speedup = 2.4", "budget_ms = {openvino = 0}", r"budget_ms\.openvino \(=0\).*greater than 0"),
+        ('name = "decig"', 'name = "magic"', r"method\.name \(='magic'\) is not bundled; bundled are decig"),
         ('title = "A', 'titles = "A', r"title"),
         ('name = "demo"', 'name = "../demo"', r"name \(='\.\./demo'\)"),
         ("[task]", "[task", r"is not valid TOML"),
@@ -50,3 +55,14 @@ def test_a_missing_recipe_names_where_the_bundled_ones_are(tmp_path):
 def test_a_folder_is_no_recipe(tmp_path):
     with pytest.raises(BadInput, match="is a folder; give a recipe file"):
         read_recipe(tmp_path)
+
+
+def test_the_command_line_replaces_budgets_and_data(tmp_path):
+    recipe = read_recipe(DEMO, Overrides(speedup=3.0))
+    assert (recipe.speedup, recipe.goals.speedup) == (3.0, None)
+    recipe = read_recipe(DEMO, Overrides(budget_ms={"openvino": 4.0}))
+    assert recipe.speedup is None
+    by_name = {target.runtime: recipe.needed_speedup(target, 10.0) for target in recipe.chosen_targets()}
+    assert by_name == {"openvino": 2.5, "onnxruntime": 1.0}
+    with pytest.raises(BadInput, match=r"unknown key 'task\.folder'; allowed here: train, held_out, size, seed"):
+        read_recipe(DEMO, Overrides(data=tmp_path))
