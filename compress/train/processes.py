@@ -7,6 +7,7 @@ alike, in one message a step, at the price of none of it overlapping with the ba
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -44,6 +45,8 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
     fabric = Fabric(
         accelerator=device, devices=here, num_nodes=all_together // here, strategy="ddp", precision=precision
     )
+    if not torch.distributed.is_initialized():
+        atexit.register(torch.distributed.destroy_process_group)  # else gloo's threads abort some exits
     fabric.launch()
     return fabric
 
@@ -56,6 +59,13 @@ def fabric_precision(wanted: str, device: str = "cpu") -> str:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     flags = read_environment().cpu_flags
     return "bf16-mixed" if {"avx512_bf16", "amx_bf16", "bf16"} & set(flags) else "32-true"
+
+
+def seed_(device: torch.device, seed: int) -> None:
+    """Seed torch's generators of the CPU and of a device; `torch.manual_seed` takes 0.3 ms where CUDA is asleep."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def on_first(compute: Callable[[], T]) -> T:
@@ -83,9 +93,9 @@ def share_of(fabric: Fabric, batch: Batch) -> Batch:
 
 def average_(fabric: Fabric, tensors: Iterable[Tensor]) -> None:
     """Replace tensors by their means over all processes, the same to the bit on each."""
-    if fabric.world_size == 1:
+    tensors = list(tensors) if fabric.world_size > 1 else []
+    if not tensors:
         return
-    tensors = list(tensors)
     flat = torch.cat([each.detach().reshape(-1).float() for each in tensors])
     torch.distributed.all_reduce(flat)
     flat /= fabric.world_size

@@ -18,7 +18,16 @@ from compress.train.checkpoint import Kept, Trained, below, load_checkpoint, sav
 from compress.train.extras import Extras
 from compress.train.judge import device_of, judge
 from compress.train.optimizer import make_optimizer
-from compress.train.processes import agree_, average_, average_gradients_, gradients, make_fabric, share_of, statistics
+from compress.train.processes import (
+    agree_,
+    average_,
+    average_gradients_,
+    gradients,
+    make_fabric,
+    seed_,
+    share_of,
+    statistics,
+)
 from compress.train.training import Training
 from device_profiles.errors import BadInput
 
@@ -46,7 +55,7 @@ class Run:
         self.unchecked: dict[int, Tensor] = {}
         self.seconds_before, self.started, self.time_share = 0.0, time.monotonic(), 0.0
         self.fabric = make_fabric(training.device, training.precision)
-        torch.manual_seed(training.seed)
+        seed_(self.fabric.device, training.seed)
         self.companions = task.companions() if isinstance(task, Accompanied) else None
         self.home = device_of(module)
         self._move_(self.fabric.device)
@@ -65,7 +74,7 @@ class Run:
     def advance_(self) -> dict[str, float]:
         """Do one step; return what there is to log about it."""
         before = self.progress
-        torch.manual_seed((self.training.seed << 32) + self.step)  # a resumed run draws what it would have drawn
+        seed_(self.fabric.device, (self.training.seed << 32) + self.step)  # a resumed run draws the same
         rate = self.training.learning_rate * self.training.rate_at(self.step, self.time_share)
         for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
             group["lr"] = rate * factor

@@ -1,21 +1,14 @@
 from __future__ import annotations
 
-import json
 import math
-import random
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
-import safetensors
 import torch
 from torch import nn
 
 from compress.models.unet import UNet
 from compress.tasks.scene_translation import SceneTranslation
-from compress.train.adversary import Adversary
+from compress.tasks.adversary import Adversary
 from compress.train.judge import judge, recalibrate_
 from compress.train.loop import Extras, Teacher, Training, train_
 from compress.train.processes import fabric_precision
@@ -76,39 +69,6 @@ def test_a_run_that_stopped_half_way_ends_like_one_that_did_not(task, tmp_path):
     restarted = small_unet()
     assert train_(restarted, task, SHORT, label="x", checkpoint=path) == expected
     assert same(whole, restarted)
-
-
-KILLED = """
-import sys, torch
-from pathlib import Path
-from compress.train import loop
-from tests.compress.train.test_loop import LONG, SIZE, small_unet
-from compress.tasks.scene_translation import SceneTranslation
-loop.CHECKPOINT_EVERY_S = 0.0
-torch.set_num_threads(1)
-loop.train_(small_unet(), SceneTranslation(32, 8, size=SIZE), LONG, label="x", checkpoint=Path(sys.argv[1]))
-"""
-LONG = Training(steps=80, batch=4, precision="32-true")
-
-
-def test_a_run_killed_at_a_random_moment_resumes_to_the_same_result(task, tmp_path):
-    path = tmp_path / "killed.safetensors"
-    run = [sys.executable, "-c", KILLED, str(path)]
-    with subprocess.Popen(run, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3]) as process:
-        while not path.exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(random.Random(time.time_ns()).uniform(0, 0.3))
-        process.kill()
-    assert 0 < step_of(path) <= LONG.steps
-    resumed, whole = small_unet(), small_unet()
-    phase = train_(resumed, task, LONG, label="x", checkpoint=path)
-    assert phase == train_(whole, task, LONG, label="x")
-    assert same(resumed, whole)
-
-
-def step_of(path):
-    with safetensors.safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["values"])["step"]
 
 
 def test_a_finished_run_is_not_trained_again(task, tmp_path):
