@@ -55,14 +55,33 @@ MODELS: dict[str, BundledModel] = {
     "se-resnet-20": BundledModel(
         "compress.models.resnet:CifarResNet", {"depth": 20, "width": 16, "reduction": 4}, (_CIFAR,)
     ),
+    "preresnet-56": BundledModel("compress.models.preresnet:PreResNet", {"depth": 56, "width": 16}, (_CIFAR,)),
+    "preresnet-164": BundledModel(
+        "compress.models.preresnet:PreResNet", {"depth": 164, "width": 16, "bottleneck": True}, (_CIFAR,)
+    ),
+    "vggnet-19": BundledModel("compress.models.vgg:VggNet", {"depth": 19, "width": 64}, (_CIFAR,)),
     "resnet-18": BundledModel("compress.models.resnet:ImageNetResNet", {"depth": 18, "width": 64}, (_IMAGENET,)),
     "resnet-50": BundledModel("compress.models.resnet:ImageNetResNet", {"depth": 50, "width": 64}, (_IMAGENET,)),
     "se-resnet-50": BundledModel(
         "compress.models.resnet:ImageNetResNet", {"depth": 50, "width": 64, "reduction": 16}, (_IMAGENET,)
     ),
+    "vgg-16": BundledModel("compress.models.vgg:ImageNetVgg", {"depth": 16, "width": 64}, (_IMAGENET,)),
+    "mobilenetv1": BundledModel("compress.models.mobilenet_v1:MobileNetV1", {"width": 32}, (_IMAGENET,)),
+    "mobilenetv1-tiny": BundledModel(
+        "compress.models.mobilenet_v1:MobileNetV1", {"width": 32, "classes": 200}, (_TINY,)
+    ),
     "mobilenetv2": BundledModel("compress.models.mobilenet_v2:MobileNetV2", {"width": 32}, (_IMAGENET,)),
     "mobilenetv2-tiny": BundledModel(
         "compress.models.mobilenet_v2:MobileNetV2", {"width": 32, "classes": 200, "tiny": True}, (_TINY,)
+    ),
+    "shufflenetv1-g3": BundledModel(
+        "compress.models.shufflenet_v1:ShuffleNetV1", {"groups": 3, "width": 24}, (_IMAGENET,)
+    ),
+    "shufflenetv1-g8": BundledModel(
+        "compress.models.shufflenet_v1:ShuffleNetV1", {"groups": 8, "width": 24}, (_IMAGENET,)
+    ),
+    "shufflenetv1-2x-g3": BundledModel(
+        "compress.models.shufflenet_v1:ShuffleNetV1", {"groups": 3, "width": 48}, (_IMAGENET,)
     ),
 }
 

@@ -26,7 +26,8 @@ def classifier_(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=CLASSIFIER_STD)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def gan_(module: nn.Module) -> None:
