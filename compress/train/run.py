@@ -34,6 +34,7 @@ from device_profiles.errors import BadInput
 LOOKS = 8  # how often a run is judged on the way
 LOOK_SAMPLES = 32  # on how much of the held-out data
 LOG_EVERY = 10
+SEED_STRIDE = 1_000_003  # a prime beyond the steps of a run: no two seeds share a step's numbers
 
 
 class Run:
@@ -74,7 +75,8 @@ class Run:
     def advance_(self) -> dict[str, float]:
         """Do one step; return what there is to log about it."""
         before = self.progress
-        seed_(self.fabric.device, (self.training.seed << 32) + self.step)  # a resumed run draws the same
+        # A resumed run draws the same. The CPU's generator takes 32 bits.
+        seed_(self.fabric.device, (self.training.seed * SEED_STRIDE + self.step) % 2**32)
         rate = self.training.learning_rate * self.training.rate_at(self.step, self.time_share)
         for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
             group["lr"] = rate * factor

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from compress.models.unet import UNet
-from compress.tasks.scene_translation import SceneTranslation
 from compress.tasks.adversary import Adversary
+from compress.tasks.base import Batch
+from compress.tasks.scene_translation import SceneTranslation
 from compress.train.judge import judge, recalibrate_
 from compress.train.loop import Extras, Teacher, Training, train_
-from compress.train.processes import fabric_precision
 from device_profiles.errors import BadInput
+from tests.compress.train.small import ALONE, Smooth, network, step_of
 
 SIZE = 16
 SHORT = Training(steps=12, batch=4, warm_up=2, precision="32-true")
@@ -26,6 +28,10 @@ def task():
 def small_unet():
     torch.manual_seed(0)
     return UNet(4, depth=3)
+
+
+def flat(module: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
 
 
 def same(one: nn.Module, two: nn.Module) -> bool:
@@ -101,9 +107,40 @@ def test_a_checkpoint_of_another_network_is_refused(task, tmp_path):
         train_(UNet(8, depth=3), task, SHORT, label="x", checkpoint=path)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_its_step(task):
-    with pytest.raises(BadInput, match=r"the loss became nan at step 0 of 12; lower learning_rate"):
-        train_(small_unet(), task, SHORT, label="x", extras=Extras(penalty=lambda *_: torch.tensor(math.nan)))
+def test_a_loss_that_is_no_number_stops_the_run_with_its_step_and_keeps_the_last_checkpoint(tmp_path):
+    def penalty(_batch, outputs):
+        return outputs.mean() * (math.nan if len(steps) == 7 else 0)
+
+    steps: list[int] = []
+    path = tmp_path / "x.safetensors"
+    extras = Extras(penalty=penalty, after_step=lambda step, _: steps.append(step))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.train.loop.CHECKPOINT_EVERY_S", 0.0)
+        with pytest.raises(BadInput, match=r"became nan at step 7 of 40 \(samples noise-0.png, .*lower learning_rate"):
+            train_(network(), Smooth(), ALONE, label="x", checkpoint=path, extras=extras)
+    assert step_of(path) == 7
+
+
+def test_a_sample_that_holds_no_numbers_is_named():
+    class Broken(Smooth):
+        def batch(self, step, size):
+            batch = super().batch(step, size)
+            batch.inputs[2, 0, 0, 0] = math.inf if step == 3 else 0
+            return batch
+
+    with pytest.raises(BadInput, match=r"step 3 of 40, where a sample holds .* no numbers \(noise-2.png\)"):
+        train_(network(), Broken(), ALONE, label="x")
+
+
+def test_a_sample_without_a_name_is_counted():
+    class Broken(Smooth):
+        def batch(self, step, size):
+            batch = super().batch(step, size)
+            batch.targets[1] = math.nan
+            return Batch(batch.inputs, batch.targets)
+
+    with pytest.raises(BadInput, match=r"no numbers \(number 2 of its batch\)"):
+        train_(network(), Broken(), ALONE, label="x")
 
 
 def test_a_teacher_pulls_the_student_towards_its_outputs(task):
@@ -172,17 +209,6 @@ def test_a_task_may_say_how_far_a_student_is_from_its_teacher(task):
     assert taught.asked == 3
 
 
-def test_learning_rate_rises_then_falls_to_zero():
-    cosine = Training(steps=100, warm_up=10)
-    rates = [cosine.rate_at(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == pytest.approx(rates[9], rel=0.03)
-    assert rates[-1] < 0.001
-    flat = Training(steps=100, warm_up=10, schedule="flat")
-    assert flat.rate_at(50) == 1.0
-    assert flat.rate_at(85) == pytest.approx(0.5)
-
-
 def test_recalibration_replaces_statistics_and_nothing_else(task):
     module = small_unet()
     train_(module, task, SHORT, label="x")
@@ -194,12 +220,128 @@ def test_recalibration_replaces_statistics_and_nothing_else(task):
     assert all(torch.equal(value, weights[name]) for name, value in module.named_parameters())
 
 
-def test_bf16_is_chosen_only_where_the_cpu_computes_in_it(monkeypatch):
-    class Environment:
-        cpu_flags = ("avx2",)
+def test_the_average_is_judged_and_left_behind(tmp_path):
+    """Against an average computed beside the loop from the weights after each step."""
+    shadow: dict[str, torch.Tensor] = {}
 
-    monkeypatch.setattr("compress.train.processes.read_environment", Environment)
-    assert fabric_precision("auto") == "32-true"
-    Environment.cpu_flags = ("avx512_bf16",)
-    assert fabric_precision("auto") == "bf16-mixed"
-    assert fabric_precision("32-true") == "32-true"
+    def follow(step, _rate):
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            shadow[name] = decay * shadow.get(name, start[name]) + (1 - decay) * value
+
+    module = network("batch")
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    path = tmp_path / "x.safetensors"
+    phase = train_(module, Smooth(), ALONE, label="x", checkpoint=path, extras=Extras(after_step=follow))
+    for name in ("0.weight", "1.running_var"):
+        torch.testing.assert_close(module.state_dict()[name], shadow[name], atol=1e-6, rtol=1e-5)
+    assert module[1].num_batches_tracked == ALONE.steps
+    assert judge(module, Smooth(), Smooth().held_out()).mean().item() == phase.quality[-1]
+    again = network("batch")
+    train_(again, Smooth(), ALONE, label="x", checkpoint=path)
+    assert same(module, again)
+
+
+def test_gradients_are_clipped_to_the_norm():
+    training = replace(ALONE, average=None, optimizer="sgd", momentum=0.0, warm_up=0, schedule="constant", steps=1)
+    moves = []
+    for clip_norm in (None, 1e-3):
+        module = network()
+        before = flat(module)
+        train_(module, Smooth(), replace(training, clip_norm=clip_norm, learning_rate=1.0), label="x")
+        moves.append((flat(module) - before).norm().item())
+    assert moves[0] > 1e-2
+    assert moves[1] == pytest.approx(1e-3, rel=1e-3)
+
+
+class Clock:
+    """Each look at the time finds one second passed."""
+
+    now = 0.0
+
+    def monotonic(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_a_run_ends_with_its_minutes_at_a_learning_rate_near_zero(monkeypatch):
+    monkeypatch.setattr("compress.train.run.time", Clock())
+    rates = []
+    extras = Extras(after_step=lambda _step, rate: rates.append(rate))
+    training = replace(ALONE, steps=10_000, minutes=1.0, warm_up=0)
+    phase = train_(network(), Smooth(), training, label="x", extras=extras)
+    assert 20 < len(rates) <= 60
+    assert rates[-1] < 0.01 * rates[0]
+    assert phase.quality_steps[-1] == len(rates)
+    assert len(phase.quality_steps) == 8
+
+
+def test_a_resumed_run_counts_the_minutes_it_had_taken(monkeypatch, tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def stop(step, _rate):
+        steps.append(step)
+        if step == 20:
+            raise StoppedError
+
+    steps: list[int] = []
+    training = replace(ALONE, steps=10_000, minutes=1.0, warm_up=0)
+    monkeypatch.setattr("compress.train.run.time", Clock())
+    monkeypatch.setattr("compress.train.loop.CHECKPOINT_EVERY_S", 0.0)
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(StoppedError):
+        train_(network(), Smooth(), training, label="x", checkpoint=path, extras=Extras(after_step=stop))
+    extras = Extras(after_step=lambda step, _: steps.append(step))
+    train_(network(), Smooth(), training, label="x", checkpoint=path, extras=extras)
+    assert steps[20] == 20  # the step after the last checkpoint once more
+    assert len(steps) <= 61
+
+
+def test_a_run_that_its_method_ends_is_judged_and_not_taken_up_again(tmp_path):
+    done: list[int] = []
+    extras = Extras(after_step=lambda step, _: done.append(step), finished=lambda: len(done) >= 7)
+    path = tmp_path / "x.safetensors"
+    phase = train_(network(), Smooth(), ALONE, label="x", checkpoint=path, extras=extras)
+    assert phase.quality_steps[-1] == 7
+    train_(network(), Smooth(), ALONE, label="x", checkpoint=path, extras=extras)
+    assert len(done) == 7
+
+
+def test_the_global_random_numbers_stay_as_they_were():
+    torch.manual_seed(9)
+    expected = torch.rand(3)
+    module = network(dropout=0.5)
+    torch.manual_seed(9)
+    train_(module, Smooth(), ALONE, label="x")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_another_seed_draws_another_dropout():
+    one, two, three = network(dropout=0.5), network(dropout=0.5), network(dropout=0.5)
+    for module, seed in ((one, 0), (two, 0), (three, 1)):
+        train_(module, Smooth(), replace(ALONE, seed=seed), label="x")
+    assert same(one, two)
+    assert not same(one, three)
+
+
+def test_inputs_need_not_be_images():
+    class Vectors(Smooth):
+        def batch(self, step, size):
+            inputs = torch.randn(size, 5, generator=torch.Generator().manual_seed(step + 1000))
+            return Batch(inputs, inputs.sum(1))
+
+        def quality(self, outputs, targets):
+            return (outputs - targets).square()
+
+    module = nn.Sequential(nn.Linear(5, 1), nn.Flatten(0))
+    phase = train_(module, Vectors(), replace(ALONE, steps=20), label="x")
+    assert phase.quality[-1] < phase.quality[0]
+
+
+def test_the_teacher_and_the_network_end_where_they_were():
+    teacher = network()
+    module = network()
+    train_(module, Smooth(), replace(ALONE, steps=1), label="x", extras=Extras(teacher=Teacher(teacher, 1.0)))
+    assert {p.device.type for p in [*module.parameters(), *teacher.parameters()]} == {"cpu"}
+    assert not module.training

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-from compress.train.processes import make_fabric, on_first, share_of
+from compress.train.processes import fabric_precision, make_fabric, on_first, share_of
 from device_profiles.errors import BadInput
 from tests.compress.train.small import ALONE, SHARED, Smooth, finish, network, start, step_of, train_small
 
@@ -97,3 +97,14 @@ def test_alone_the_first_process_computes_for_itself():
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(BadInput, match=r"device \(='cuda'\) needs a CUDA device"):
         make_fabric("cuda")
+
+
+def test_bf16_is_chosen_only_where_the_cpu_computes_in_it(monkeypatch):
+    class Environment:
+        cpu_flags = ("avx2",)
+
+    monkeypatch.setattr("compress.train.processes.read_environment", Environment)
+    assert fabric_precision("auto") == "32-true"
+    Environment.cpu_flags = ("avx512_bf16",)
+    assert fabric_precision("auto") == "bf16-mixed"
+    assert fabric_precision("32-true") == "32-true"
