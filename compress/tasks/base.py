@@ -55,7 +55,7 @@ class Task(Protocol):
         """Return what training minimises."""
 
     def quality(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, " n"]:
-        """Return the metric of each sample."""
+        """Return the metric of each sample, or a single number where only the whole set has one: a Frechet distance."""
 
 
 @runtime_checkable
@@ -113,5 +113,5 @@ class Companions(Protocol):
 class Accompanied(Protocol):
     """A task whose loss needs companions."""
 
-    def companions(self) -> Companions:
-        """Make fresh ones for one training run."""
+    def companions(self) -> Companions | None:
+        """Make fresh ones for one training run; None where the task's settings ask for none."""

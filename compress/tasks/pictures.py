@@ -137,6 +137,7 @@ class Pictures(Sequence[Decoded], Generic[Decoded]):
         limit_bytes: int | None = None,
     ) -> None:
         self.paths = list(paths)
+        self.names = tuple(str(path) for path in self.paths)
         self._decode = decode
         limit = _cache_bytes() if limit_bytes is None else limit_bytes
         self._kept: list[Decoded] = []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from compress.report.results import Metric
 from compress.tasks.base import Batch
+from compress.tasks.colours import ColourTable, percent_error, show
+from compress.tasks.draws import step_generator
 from compress.tasks.scenes import draw_scenes, from_bytes
 
-HALF_RANGE_PERCENT = 50.0  # images span [-1, 1]: an error of 1 is 50 % of the range
-STEP_STRIDE = 1_000_003  # a prime: batches of two seeds never walk in step
+TABLE_SCENES = 64  # to learn one colour a class from
 
 
 class SceneTranslation:
@@ -27,6 +30,7 @@ class SceneTranslation:
 
     description = "segmentation mask to image, procedurally drawn scenes"
     metric = Metric("mean absolute error", "% of the range", higher_is_better=False)
+    trivial_name = "a table of colours"
 
     def __init__(self, train: int = 1024, held_out: int = 128, size: int = 128, seed: int = 0) -> None:
         self.seed = seed
@@ -36,8 +40,7 @@ class SceneTranslation:
 
     def batch(self, step: int, size: int) -> Batch:
         """Return `size` scenes drawn with replacement, the same ones for the same step."""
-        generator = torch.Generator().manual_seed(self.seed * STEP_STRIDE + step)
-        chosen = torch.randint(0, len(self._train), (size,), generator=generator)
+        chosen = torch.randint(0, len(self._train), (size,), generator=step_generator(self.seed, step))
         return Batch(from_bytes(self._train.masks[chosen]), from_bytes(self._train.images[chosen]))
 
     def held_out(self) -> Batch:
@@ -50,4 +53,17 @@ class SceneTranslation:
 
     def quality(self, outputs: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """Return each image's mean absolute error, in percent of the range."""
-        return HALF_RANGE_PERCENT * (outputs - targets).abs().flatten(1).mean(dim=1)
+        return percent_error(outputs, targets)
+
+    def trivial(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """Paint every colour of the mask in the mean colour that it stands for."""
+        return self._colours(inputs)
+
+    def picture(self, values: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
+        """Return the images in 8 bits."""
+        return show(values)
+
+    @cached_property
+    def _colours(self) -> ColourTable:
+        some = slice(0, TABLE_SCENES)
+        return ColourTable(from_bytes(self._train.masks[some]), from_bytes(self._train.images[some]))
