@@ -15,6 +15,7 @@ from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile
 from device_profiles.store import save_profile
 from device_profiles.target import Target
+from runtimes.bundle import Bundling, write_bundle
 from runtimes.in_context import WidthVariant, measure_in_context, partial_in_context
 from runtimes.model_file import ModelSource, read_model
 from runtimes.prediction_check import PredictionCheck, check_prediction
@@ -93,6 +94,21 @@ class Profiling:
         """
         networks = draw_variants(self.graph, count, self.config.seed + UNSEEN, self.least)
         return check_prediction(profile, self.profiled, networks, self._effort)
+
+    def bundle(self, folder: Path, *, in_context: bool, resident_bytes: int | None = None) -> None:
+        """Write what a bare device needs to measure the same as `profile`, see `runtimes.bundle`.
+
+        Args:
+            folder: Where.
+            in_context: Whether to also measure whole networks of other widths.
+            resident_bytes: Of weights that the device can hold at a time; None: 1 GiB.
+
+        Raises:
+            BadInput: The target cannot be bundled, the model or its shapes are wrong, or nothing of it can be pruned.
+            UnsupportedModel: The network has no layer with weights.
+        """
+        variants = self.profiled if in_context else ()
+        write_bundle(folder, Bundling(self.model, self.name, self.target, self.config, variants, resident_bytes))
 
     @cached_property
     def graph(self) -> ChannelGraph:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import onnx
@@ -77,6 +77,8 @@ class Runtime:
             take and give them so: the layers of a UNet added up to 1.23 of it in OpenVINO, and 1.03 with this. ONNX
             Runtime keeps blocks of channels inside a run of convolutions only and has no form for them outside.
         operators: Our module that reads the runtime's own profiler; None where that is not done.
+        builds: How often a model is built to be timed. TensorRT chooses kernels by timing them, and so never builds the
+            same engine twice.
     """
 
     module: str
@@ -85,6 +87,7 @@ class Runtime:
     device: str = "cpu"
     channels_last: bool = False
     operators: str | None = None
+    builds: int = 1
 
 
 RUNTIMES = {
@@ -94,7 +97,17 @@ RUNTIMES = {
     "openvino": Runtime(
         "runtimes.ov", "openvino", "pip install openvino", channels_last=True, operators="runtimes.ov_operators"
     ),
-    "tensorrt": Runtime("runtimes.trt", "tensorrt", "pip install tensorrt, on a machine with an NVIDIA GPU", "cuda"),
+    "tensorrt": Runtime(
+        "runtimes.trt", "tensorrt", "pip install tensorrt", "cuda", operators="runtimes.trt_operators", builds=2
+    ),
+    "tensorrt-rtx": Runtime(
+        "runtimes.trt",
+        "tensorrt_rtx",
+        "pip install tensorrt-rtx-cu13",
+        "cuda",
+        operators="runtimes.trt_operators",
+        builds=2,
+    ),
 }
 
 
@@ -113,12 +126,13 @@ def check_target(target: Target) -> None:
     _implementation(target).check_target(target)
 
 
-def open_session(model: ModelSource, target: Target) -> Session:
+def open_session(model: ModelSource, target: Target, build: int = 0) -> Session:
     """Load a model into the runtime that a target names.
 
     Args:
         model: An ONNX file, its bytes, or a model in memory. A file may keep its weights in other files.
-        target: Runtime, device, precision and threads. The batch is the model's own affair.
+        target: Runtime, device, precision and threads. The batch is the model's own affair, where it fixes it.
+        build: Which of the runtime's several builds of the model, from 0; see `Runtime.builds`.
 
     Returns:
         A session; close it, or use it in a `with` statement.
@@ -131,7 +145,8 @@ def open_session(model: ModelSource, target: Target) -> Session:
     implementation = _implementation(target)
     implementation.check_target(target)
     checked = read_model(model, weights=False)
-    return cast(Session, implementation.open_session(model if isinstance(model, Path) else checked, target))
+    builds = (build,) if RUNTIMES[target.runtime].builds > 1 else ()
+    return cast(Session, implementation.open_session(model if isinstance(model, Path) else checked, target, *builds))
 
 
 def times_operators(target: Target) -> bool:
@@ -167,6 +182,27 @@ def time_operators(model: onnx.ModelProto, target: Target, seed: int = 0) -> tup
         )
     times = importlib.import_module(module).time_operators(read_model(model, weights=False), target, seed)
     return cast(tuple[OperatorTime, ...], times)
+
+
+def recorded_operators(nodes: Sequence[Mapping[str, Any]], target: Target) -> tuple[OperatorTime, ...]:
+    """Read what a runtime's own profiler told on another machine, see `runtimes.bundled.sessions`.
+
+    Args:
+        nodes: As they were recorded.
+        target: Where they ran.
+
+    Raises:
+        BadInput: The records are not what the runtime's profiler tells.
+        RuntimeUnavailable: The runtime's package, which knows its names of operators, is not installed here.
+    """
+    _implementation(target)
+    try:
+        found = importlib.import_module(str(RUNTIMES[target.runtime].operators)).operators_from(nodes)
+    except (LookupError, TypeError, ValueError) as err:
+        raise BadInput(
+            f"the recorded operators are no records of {target.runtime} ({err!r}); run the bundle again"
+        ) from err
+    return cast(tuple[OperatorTime, ...], found)
 
 
 def _implementation(target: Target) -> ModuleType:

@@ -96,7 +96,7 @@ def profile_model(
     with open_session(subgraphs[0].full(), target) as session:
         target = session.target  # with the runtime's version
         environment = replace(environment, options=session.options)
-    sha256 = hashlib.sha256(model.read_bytes() if isinstance(model, Path) else to_bytes(proto)).hexdigest()
+    sha256 = model_sha256(model, proto)
     layers, jobs = plan_layers(subgraphs, narrow=config.narrow)
     partial = PartialProfile.beside(output, (target, environment.fingerprint, sha256, config, shapes))
     measured = _measure(plan_sittings(sized, jobs, config), target, config, partial)
@@ -117,6 +117,16 @@ def profile_model(
         save_profile(profile, output)
         partial.remove()
     return profile
+
+
+def model_sha256(model: ModelSource, proto: onnx.ModelProto) -> str:
+    """Identify a network by its file, or by the bytes that it would be written as.
+
+    Args:
+        model: As it was given.
+        proto: As it was read.
+    """
+    return hashlib.sha256(model.read_bytes() if isinstance(model, Path) else to_bytes(proto)).hexdigest()
 
 
 def carve_for(model: onnx.ModelProto, target: Target) -> tuple[Subgraph, ...]:
