@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.graph.channels import ChannelGraph, ChannelSet, Layer
 from compress.graph.fold import FOLDED
+from compress.graph.layers import NORMS
 from compress.graph.magnitude import output_axis
 from compress.surgery import named_tensors
 from device_profiles.errors import BadInput
@@ -61,8 +62,8 @@ class Producer:
         return values.new_zeros(self.width).index_add(0, index, values[own])
 
 
-def layer_weight(layer: Layer, tensors: Tensors) -> Tensor:
-    """Return a layer's weight; of one that is standardised whenever it is used, what it is computed from.
+def weight_name(layer: Layer, tensors: Tensors) -> str:
+    """Name a layer's weight; of one that is standardised whenever it is used, what it is computed from.
 
     Raises:
         BadInput: The module keeps it under another name.
@@ -73,7 +74,7 @@ def layer_weight(layer: Layer, tensors: Tensors) -> Tensor:
             f"the module has no {name!r}, which its network has; without weight_norm and spectral_norm "
             "(compress.surgery.plain removes them) it would"
         )
-    return tensors[name]
+    return name
 
 
 def folded_norm(producer: Producer, tensors: Tensors) -> Float[Tensor, " channels"]:
@@ -97,7 +98,7 @@ def folded_norm(producer: Producer, tensors: Tensors) -> Float[Tensor, " channel
         BadInput: The normalisation has no scale of its own that could shrink.
     """
     layer = producer.layer
-    norm = producer.per_output(layer_weight(layer, tensors).abs())
+    norm = producer.per_output(tensors[weight_name(layer, tensors)].abs())
     if layer.norm is None:
         return producer.per_channel(norm + tensors[layer.bias].abs() if layer.bias in tensors else norm)
     if layer.norm.scale not in tensors:
@@ -164,3 +165,58 @@ def _channels_of(graph: ChannelGraph, layer: Layer, one: ChannelSet) -> Int[np.n
         if labels.size == layer.out_channels:
             channels = np.maximum(channels, channel_of[graph.class_of[labels.reshape(-1)]])
     return channels
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale of a normalisation that multiplies channels of a set, wherever in the network it stands.
+
+    Attributes:
+        name: Of the scale's parameter.
+        offset: Of the offset's parameter, if it has one.
+        channels: The set's channel at every position, -1 for another set's.
+        width: Channels of the set.
+    """
+
+    name: str
+    offset: str | None
+    channels: Int[np.ndarray, " positions"] = field(repr=False)
+    width: int
+
+    def positions(self, channels: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " positions"]:
+        """Return where some channels of the set are."""
+        return np.flatnonzero(np.isin(self.channels, channels))
+
+    def magnitudes(self, tensors: Tensors) -> Float[np.ndarray, " channels"]:
+        """Return the mean |gamma| of each channel of the set."""
+        own = self.channels >= 0
+        values = tensors[self.name].detach().abs().cpu().numpy()[own]
+        counts = np.bincount(self.channels[own], minlength=self.width)
+        return np.bincount(self.channels[own], values, self.width) / np.maximum(counts, 1)
+
+
+def norm_scales(graph: ChannelGraph, module: nn.Module) -> dict[str, tuple[Scale, ...]]:
+    """List the scales that multiply each prunable set's channels; sets without any are missing.
+
+    Those at the entry of a residual block count as well as those that follow a layer directly, so that networks with
+    the normalisation before the convolution need no layer that selects channels.
+    """
+    tensors = named_tensors(module)
+    norms = {node.input[1]: node.input[2] for node in graph.network.model.graph.node if node.op_type in NORMS}
+    found = {}
+    for one in graph.prunable:
+        scales = tuple(
+            Scale(part.initializer, offset if (offset := norms[part.initializer]) in tensors else None,
+                  part.channels.reshape(-1), one.width)
+            for part in graph.slices(one.name)
+            if part.initializer in norms and part.initializer in tensors and tensors[part.initializer].ndim == 1
+        )  # fmt: skip
+        if scales:
+            found[one.name] = scales
+    return found
+
+
+def scale_magnitudes(scales: Mapping[str, tuple[Scale, ...]], module: nn.Module) -> Scores:
+    """Return the |gamma| of every channel of every set; the mean where several normalisations scale it."""
+    tensors = named_tensors(module)
+    return {name: np.mean([each.magnitudes(tensors) for each in found], axis=0) for name, found in scales.items()}
