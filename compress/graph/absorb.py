@@ -8,6 +8,7 @@ everywhere alike, that is without a padded border.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -24,14 +25,28 @@ POINTWISE: dict[str, Callable[[Floats], Floats]] = {
     "GlobalAveragePool": lambda x: x,
     "GlobalMaxPool": lambda x: x,
     "Identity": lambda x: x,
+    "MaxPool": lambda x: x,
     "Relu": lambda x: np.maximum(x, 0.0),
     "Sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
     "Tanh": np.tanh,
 }
 
 
+@dataclass(frozen=True)
+class Effects:
+    """What the constant channels that will be removed add to the layers that use them.
+
+    Attributes:
+        by_layer: Layer name -> what they add to each of its outputs.
+        channels: How many channels those are.
+    """
+
+    by_layer: Mapping[str, Floats]
+    channels: int
+
+
 def absorb_dead(graph: ChannelGraph, keep: Keep) -> tuple[Network, int]:
-    """Move the constant output of channels that will be removed into the biases of the layers that use them.
+    """Move the constant output of channels that will be removed into the biases of the layers that use them, exactly.
 
     Args:
         graph: The channel graph.
@@ -40,35 +55,62 @@ def absorb_dead(graph: ChannelGraph, keep: Keep) -> tuple[Network, int]:
     Returns:
         The network with those biases, and how many channels were absorbed into at least one.
     """
-    alive = graph.alive(keep)
+    effects = dead_effects(graph, keep)
     model = onnx.ModelProto()
     model.CopyFrom(graph.network.model)
+    for name, effect in effects.by_layer.items():
+        layer = graph.layer(name)
+        _add_to_bias(model.graph, next(node for node in model.graph.node if node.name == layer.node), layer, effect)
+    return Network(model), effects.channels
+
+
+def dead_effects(graph: ChannelGraph, keep: Keep, *, borders: bool = False) -> Effects:
+    """Compute what the constant channels that will be removed add to each layer.
+
+    Args:
+        graph: The channel graph.
+        keep: What will be kept.
+        borders: Also where the layer does not see them everywhere alike: a zero-padded convolution sees less of them
+            at the border, a transposed one not the same share at every position. The effect is then that of the
+            interior, on average.
+    """
+    alive = graph.alive(keep)
+    nodes = {node.name: node for node in graph.network.model.graph.node}
     values = _constant_channels(graph)
     absorbed: set[int] = set()
+    effects = {}
     for layer in graph.layers:
-        node = next(node for node in model.graph.node if node.name == layer.node)
-        vector = graph.execution.tensors[node.input[0]].vector(_channel_axis(layer, graph, node))
+        node = nodes[layer.node]
         constant = values.get(node.input[0])
-        if constant is None or vector is None or not _sees_everywhere_alike(node, layer):
+        vector = graph.execution.tensors[node.input[0]].vector(_channel_axis(layer, graph, node))
+        if constant is None or vector is None or layer.groups > 1:
+            continue
+        if not (_sees_everywhere_alike(node, layer) or (borders and layer.op in ("Conv", "ConvTranspose"))):
             continue
         dead = ~alive[vector] & np.isfinite(constant) & (constant != 0.0)
         if dead.any():
-            _add_to_bias(model.graph, node, layer, _effect(graph, layer, np.where(dead, constant, 0.0)))
+            effects[layer.name] = _effect(graph, layer, np.where(dead, constant, 0.0)) / _positions_a_tap(node)
             absorbed |= set(graph.class_of[vector[dead]].tolist())
-    return Network(model), len(absorbed)
+    return Effects(effects, len(absorbed))
 
 
 def _channel_axis(layer: Layer, graph: ChannelGraph, node: onnx.NodeProto) -> int:
-    return 1 if layer.op == "Conv" else len(graph.execution.tensors[node.input[0]].shape) - 1
+    return 1 if layer.op in ("Conv", "ConvTranspose") else len(graph.execution.tensors[node.input[0]].shape) - 1
 
 
 def _sees_everywhere_alike(node: onnx.NodeProto, layer: Layer) -> bool:
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if layer.op == "Conv":
-        return (
-            layer.groups == 1 and not any(attributes.get("pads", ())) and b"SAME" not in attributes.get("auto_pad", b"")
-        )
+        return not any(attributes.get("pads", ())) and b"SAME" not in attributes.get("auto_pad", b"")
     return layer.op == "Gemm" and not attributes.get("transA") and attributes.get("alpha", 1.0) == 1.0
+
+
+def _positions_a_tap(node: onnx.NodeProto) -> int:
+    """Return at how many of its output positions a transposed convolution uses each weight once; 1 for all others."""
+    if node.op_type != "ConvTranspose":
+        return 1
+    strides = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "strides"), [])
+    return int(np.prod(strides, dtype=np.int64))
 
 
 def _constant_channels(graph: ChannelGraph) -> dict[str, Floats]:
@@ -78,22 +120,36 @@ def _constant_channels(graph: ChannelGraph) -> dict[str, Floats]:
     values: dict[str, Floats] = {}
     for node in graph.network.model.graph.node:
         name = node.output[0]
-        if name in layers and layers[name].op in ("Conv", "Gemm"):
+        if name in layers and layers[name].op in ("Conv", "ConvTranspose", "Gemm"):
             values[name] = _dead_outputs(graph, layers[name])
         elif node.op_type == "BatchNormalization" and all(one in weights for one in node.input[1:]):
             values[name] = _normalised(node, values.get(node.input[0]), weights)
-        elif node.op_type in POINTWISE and node.input[0] in values:
-            values[name] = POINTWISE[node.op_type](values[node.input[0]])
-        elif node.op_type == "LeakyRelu" and node.input[0] in values:
-            slope = next((attribute.f for attribute in node.attribute if attribute.name == "alpha"), 0.01)
-            x = values[node.input[0]]
-            values[name] = np.where(x < 0, slope * x, x)
-        elif node.op_type in ("ReduceMean", "ReduceMax") and node.input[0] in values and _keeps_channels(node, weights):
-            values[name] = values[node.input[0]]
-        elif node.op_type == "Flatten" and node.input[0] in values:
-            positions = graph.network.shapes[name][-1] // len(values[node.input[0]])
-            values[name] = np.repeat(values[node.input[0]], positions)
+        elif (passed := _passed_on(node, values, graph)) is not None:
+            values[name] = passed
     return values
+
+
+def _passed_on(node: onnx.NodeProto, values: Mapping[str, Floats], graph: ChannelGraph) -> Floats | None:
+    """Return what an operator without weights makes of constant channels; None where it is not known."""
+    if node.op_type == "Add" and all(name in values for name in node.input):
+        first, second = (values[name] for name in node.input)
+        return first + second if len(first) == len(second) else None
+    x = values.get(node.input[0]) if node.input else None
+    if x is None:
+        return None
+    if node.op_type in POINTWISE:
+        return POINTWISE[node.op_type](x)
+    if node.op_type == "LeakyRelu":
+        slope = next((attribute.f for attribute in node.attribute if attribute.name == "alpha"), 0.01)
+        return np.where(x < 0, slope * x, x)
+    if node.op_type == "Flatten":
+        return np.repeat(x, graph.network.shapes[node.output[0]][-1] // len(x))
+    reduced = node.op_type in ("ReduceMean", "ReduceMax") and _keeps_channels(node, graph.network.weights)
+    return x if reduced or (node.op_type == "AveragePool" and not _pads(node)) else None
+
+
+def _pads(node: onnx.NodeProto) -> bool:
+    return any(any(a.ints) if a.name == "pads" else a.name == "auto_pad" and a.s != b"NOTSET" for a in node.attribute)
 
 
 def _keeps_channels(node: onnx.NodeProto, weights: Mapping[str, NDArray[np.generic]]) -> bool:
