@@ -6,6 +6,7 @@ from __future__ import annotations
 TASKS: dict[str, str] = {
     "scenes": "compress.tasks.scene_translation:SceneTranslation",
     "paired": "compress.tasks.paired_translation:PairedTranslation",
+    "unpaired": "compress.tasks.unpaired_translation:UnpairedTranslation",
     "classification": "compress.tasks.classification:Classification",
     "denoising": "compress.tasks.denoising:Denoising",
     "super-resolution": "compress.tasks.super_resolution:SuperResolution",

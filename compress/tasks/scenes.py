@@ -36,6 +36,13 @@ IMAGE_COLOURS = torch.tensor(
         [0.55, 0.42, 0.58], [0.38, 0.62, 0.58], [0.82, 0.84, 0.88], [0.48, 0.42, 0.32], [0.30, 0.28, 0.36],
     ]
 )  # fmt: skip
+# The same by night: dark and blue, but for the lamps, the snow and what they light.
+NIGHT_COLOURS = torch.tensor(
+    [
+        [0.05, 0.08, 0.24], [0.30, 0.10, 0.18], [0.06, 0.20, 0.22], [0.04, 0.10, 0.34], [0.98, 0.86, 0.40],
+        [0.36, 0.12, 0.44], [0.08, 0.36, 0.46], [0.46, 0.52, 0.74], [0.20, 0.14, 0.16], [0.10, 0.06, 0.26],
+    ]
+)  # fmt: skip
 LAMP, SNOW = 4, 7  # the classes whose area sets the light of the scene
 HEIGHTS = torch.tensor([0.0, 0.8, 0.5, 0.1, 0.3, 1.0, 0.2, 0.4, 0.6, 0.9])  # who throws a shadow on whom
 
@@ -63,6 +70,17 @@ def draw_scenes(count: int, *, size: int = 128, seed: int = 0) -> Scenes:
         masks.append(_to_bytes(MASK_COLOURS[labels].permute(0, 3, 1, 2)))
         images.append(_to_bytes(render(labels)))
     return Scenes(torch.cat(masks), torch.cat(images))
+
+
+def draw_days_and_nights(count: int, *, size: int = 128, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw `count` images by day and the same scenes by night, as bytes, [n, 3, size, size] each."""
+    generator = np.random.default_rng(seed)
+    days, nights = [], []
+    for start in range(0, count, CHUNK):
+        labels = _draw_labels(generator, min(CHUNK, count - start), size)
+        days.append(_to_bytes(render(labels)))
+        nights.append(_to_bytes(render(labels, NIGHT_COLOURS)))
+    return torch.cat(days), torch.cat(nights)
 
 
 def from_bytes(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -101,8 +119,8 @@ def _draw_labels(generator: np.random.Generator, count: int, size: int) -> Int[T
     return torch.from_numpy(labels)
 
 
-def render(labels: Int[Tensor, "n h w"]) -> Float[Tensor, "n 3 h w"]:
-    """Compute the image, in [-1, 1], that a map of class numbers stands for."""
+def render(labels: Int[Tensor, "n h w"], colours: Float[Tensor, "k 3"] = IMAGE_COLOURS) -> Float[Tensor, "n 3 h w"]:
+    """Compute the image, in [-1, 1], that a map of class numbers stands for, in one colour a class."""
     classes = functional.one_hot(labels, CLASSES).permute(0, 3, 1, 2).float()
     own = labels[:, None]
     near = functional.avg_pool2d(classes, 7, stride=1, padding=3, count_include_pad=False)
@@ -118,7 +136,7 @@ def render(labels: Int[Tensor, "n h w"]) -> Float[Tensor, "n 3 h w"]:
     warmth = 1.2 * (share[:, LAMP] - share[:, SNOW])[:, None, None, None]
     tint = 1 + warmth * torch.tensor([0.5, 0.1, -0.5])[:, None, None]
 
-    colour = IMAGE_COLOURS[labels].permute(0, 3, 1, 2)
+    colour = colours[labels].permute(0, 3, 1, 2)
     texture = _textures(labels.shape[-1]).expand(len(labels), -1, -1, -1).gather(1, own)
     inner = near.gather(1, own)  # a texture fades towards the edge of its shape
     image = colour * tint * (1 + light) * (1 - 0.55 * shadow) + 0.22 * texture * inner
