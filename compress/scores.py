@@ -202,7 +202,8 @@ def norm_scales(graph: ChannelGraph, module: nn.Module) -> dict[str, tuple[Scale
     the normalisation before the convolution need no layer that selects channels.
     """
     tensors = named_tensors(module)
-    norms = {node.input[1]: node.input[2] for node in graph.network.model.graph.node if node.op_type in NORMS}
+    nodes = [node for node in graph.network.model.graph.node if node.op_type in NORMS]
+    norms = {node.input[1]: next(iter(node.input[2:]), "") for node in nodes}
     found = {}
     for one in graph.prunable:
         scales = tuple(

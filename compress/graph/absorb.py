@@ -124,6 +124,9 @@ def _constant_channels(graph: ChannelGraph) -> dict[str, Floats]:
             values[name] = _dead_outputs(graph, layers[name])
         elif node.op_type == "BatchNormalization" and all(one in weights for one in node.input[1:]):
             values[name] = _normalised(node, values.get(node.input[0]), weights)
+        elif node.op_type == "InstanceNormalization" and all(one in weights for one in node.input[1:]):
+            scale, offset = (weights[one].astype(np.float64) for one in node.input[1:3])
+            values[name] = np.where(scale == 0.0, offset, np.nan)
         elif (passed := _passed_on(node, values, graph)) is not None:
             values[name] = passed
     return values

@@ -75,3 +75,16 @@ def test_a_transposed_convolution_absorbs_what_a_constant_adds_on_average():
     change = run_in_chunks(prune_module(module, graph, keep), INPUTS) - wanted
     assert change.abs().max() > 0.01
     assert change.mean((0, 2, 3)).abs().max() < 1e-5
+
+
+def test_a_norm_of_each_picture_takes_a_constant_away_by_itself():
+    torch.manual_seed(3)
+    norms = [nn.InstanceNorm2d(4, affine=True), nn.InstanceNorm2d(3, affine=True)]
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), norms[0], nn.ReLU(), nn.Conv2d(4, 3, 3, bias=False), norms[1]).eval()
+    with torch.no_grad():
+        norms[0].weight[0], norms[0].bias[0] = 0.0, 1.0
+    graph, keep = analyse(export_module(module, IMAGE)), {"0": np.arange(1, 4)}
+    wanted = run_in_chunks(module, INPUTS)
+    found = absorb_(module, graph, keep)
+    assert (found.channels, found.nowhere) == (1, ())
+    assert (run_in_chunks(prune_module(module, graph, keep), INPUTS) - wanted).abs().max() < 1e-5
