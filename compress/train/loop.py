@@ -14,6 +14,7 @@ from compress.tasks.base import Task
 from compress.train.extras import Extras, Teacher
 from compress.train.log import make_logger
 from compress.train.run import Run
+from compress.train.threads import threads_set
 from compress.train.training import Training
 from runtimes.progress import progress_bar
 
@@ -59,7 +60,8 @@ def train_(
         if checkpoint is not None and checkpoint.exists():
             run.restore_(checkpoint)
         if not run.over:
-            _go_on_(run, label, checkpoint if run.fabric.is_global_zero else None)
+            with threads_set(run.settle_threads_()):
+                _go_on_(run, label, checkpoint if run.fabric.is_global_zero else None)
         run.end_()
     return run.phase(label)
 

@@ -16,7 +16,7 @@ from compress.tasks.base import Accompanied, Batch, Task, Teachable
 from compress.train.average import Average
 from compress.train.checkpoint import Kept, Trained, below, load_checkpoint, save_checkpoint
 from compress.train.extras import Extras
-from compress.train.judge import device_of, judge
+from compress.train.judge import device_of, judge, run_in_chunks
 from compress.train.optimizer import make_optimizer
 from compress.train.processes import (
     agree_,
@@ -28,6 +28,7 @@ from compress.train.processes import (
     share_of,
     statistics,
 )
+from compress.train.threads import choose_threads
 from compress.train.training import Training
 from device_profiles.errors import BadInput
 
@@ -51,6 +52,7 @@ class Run:
         self.module, self.task, self.training, self.extras = module, task, training, extras
         self.step = 0
         self.over = False
+        self.threads: int | None = None
         self.losses: dict[int, float] = {}
         self.looks: dict[int, float] = {}
         self.unchecked: dict[int, Tensor] = {}
@@ -98,12 +100,22 @@ class Run:
         self._look_at_the_clock_()
         return self._row(terms, rate, before)
 
+    def settle_threads_(self) -> int:
+        """Choose how many threads of a CPU to use, once for the whole run: sums depend on it."""
+        if self.threads is None:
+            self.threads = torch.get_num_threads()
+            if self.fabric.device.type == "cpu" and self.fabric.world_size == 1:
+                inputs = self.task.batch(self.step, self.training.batch).inputs
+                self.threads = choose_threads(lambda: run_in_chunks(self.module, inputs))
+        return self.threads
+
     def save(self, path: Path) -> None:
         """Write everything that the rest of the run depends on."""
         self._check_losses_()
         values = {
             "step": self.step,
             "seconds": self._seconds(),
+            "threads": self.threads,
             "losses": list(self.losses.items()),
             "looks": list(self.looks.items()),
             "extras": self.extras.state or {},
@@ -119,6 +131,7 @@ class Run:
         """Go on where a checkpoint was written."""
         kept = load_checkpoint(path, self.trained)
         self.step, self.seconds_before = kept.values["step"], kept.values["seconds"]
+        self.threads = kept.values["threads"]
         self.losses, self.looks = dict(kept.values["losses"]), dict(kept.values["looks"])
         if self.extras.state is not None:
             self.extras.state.update(kept.values["extras"])
