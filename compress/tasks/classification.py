@@ -17,7 +17,7 @@ from compress.tasks.base import Batch
 from compress.tasks.cifar import is_cifar, read_cifar
 from compress.tasks.draws import shift_and_flip, shuffled, step_generator
 from compress.tasks.labelled import Labelled, Split, Wanted, read_class_folders, read_digits
-from compress.tasks.pictures import to_unit
+from compress.tasks.pictures import names_of, to_unit
 from compress.tasks.settings import check_settings_
 from device_profiles.errors import BadInput
 
@@ -75,7 +75,8 @@ class Classification:
         pictures = torch.stack([self._train.pictures[index] for index in chosen.tolist()])
         if self.folder is not None:
             pictures = shift_and_flip(pictures, self.size // SHIFT_SHARE, generator)
-        return Batch(self._standardised(pictures), self._train.labels[chosen])
+        names = names_of(self._train.pictures, chosen.tolist())
+        return Batch(self._standardised(pictures), self._train.labels[chosen], names)
 
     def held_out(self) -> Batch:
         """Return the held-out pictures, [n, channels, size, size], and their classes."""

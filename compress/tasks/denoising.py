@@ -7,7 +7,7 @@ and not the squared error, as in DHP's code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -24,7 +24,7 @@ from compress.tasks.draws import shuffled, step_generator
 from compress.tasks.fidelity import PEAK, levels, psnr
 from compress.tasks.patches import Place, cut, find_folders, fixed_places, random_places
 from compress.tasks.photographs import held_out_photographs, training_photographs
-from compress.tasks.pictures import Picture, Pictures, list_pictures, read_picture, to_bytes, to_unit
+from compress.tasks.pictures import Picture, Pictures, list_pictures, names_of, read_picture, to_bytes, to_unit
 from compress.tasks.resample import blur
 from compress.tasks.settings import check_settings_
 
@@ -78,7 +78,8 @@ class Denoising:
     def batch(self, step: int, size: int) -> Batch:
         """Return `size` random patches with noise, the same ones for the same step."""
         generator = step_generator(self.seed, step)
-        return self._patches(random_places(len(self._train), size, generator), generator)
+        places = random_places(len(self._train), size, generator)
+        return replace(self._patches(places, generator), names=names_of(self._train, [each.picture for each in places]))
 
     def held_out(self) -> Batch:
         """Return patches of the held-out pictures; their noise is always the same."""

@@ -124,9 +124,8 @@ def _decoded(paths: dict[str, list[Path]], wanted: Wanted, most: int) -> Labelle
     listed = [(path, number) for number, each in enumerate(paths.values()) for path in each]
     chosen = [listed[index] for index in shuffled(len(listed), most)]
     decode = partial(_square, size=wanted.size, channels=wanted.channels)
-    return Labelled(
-        Pictures([path for path, _ in chosen], decode), torch.tensor([number for _, number in chosen]).long()
-    )
+    pictures = Pictures([path for path, _ in chosen], decode)
+    return Labelled(pictures, torch.tensor([number for _, number in chosen]))
 
 
 def _square(path: Path, size: int, channels: int) -> Picture:

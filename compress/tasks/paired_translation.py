@@ -22,7 +22,7 @@ from compress.tasks.adversary import Adversary
 from compress.tasks.base import Batch
 from compress.tasks.colours import ColourTable, percent_error, show
 from compress.tasks.draws import shuffled, step_generator
-from compress.tasks.pictures import Picture, Pictures, find_folder, list_pictures
+from compress.tasks.pictures import Picture, Pictures, find_folder, list_pictures, names_of
 from compress.tasks.scenes import draw_scenes
 from compress.tasks.settings import check_settings_
 from compress.tasks.translation_folders import enlarged_size, random_crop, read_side_by_side, to_signed
@@ -68,8 +68,8 @@ class PairedTranslation:
             self._read_scenes_()
         else:
             self._read_folder_(self.folder)
-        pairs = [self._pair(*self._judged[number]) for number in range(len(self._judged))]
-        self._held_out = _batch(pairs, self._held_out_names)
+        every = range(len(self._judged))
+        self._held_out = _batch([self._pair(*self._judged[index]) for index in every], names_of(self._judged, every))
         some = [self._pair(*self._train[index]) for index in shuffled(len(self._train), TABLE_PAIRS)]
         table = _batch(some)
         self._colours = ColourTable(table.inputs, table.targets)
@@ -85,7 +85,7 @@ class PairedTranslation:
                 continue
             crop = random_crop(a.shape[-1], self.size, generator, mirror=self.mirror)
             pairs.append(self._pair(crop(a), crop(b)))
-        return _batch(pairs, tuple(self._train_names[index] for index in chosen) if self._train_names else ())
+        return _batch(pairs, names_of(self._train, chosen))
 
     def held_out(self) -> Batch:
         """Return the held-out pairs, [n, 3, size, size] each."""
@@ -117,7 +117,6 @@ class PairedTranslation:
         judged = draw_scenes(self.held_out_pictures, size=self.size, seed=2 * self.seed + 2)
         self._train = list(zip(train.masks, train.images, strict=True))
         self._judged = list(zip(judged.masks, judged.images, strict=True))
-        self._train_names, self._held_out_names = (), ()
 
     def _read_folder_(self, folder: Path) -> None:
         self.description = f"paired images in {folder.name}, {self.direction}"
@@ -127,7 +126,6 @@ class PairedTranslation:
         judged = [judged[index] for index in shuffled(len(judged), self.held_out_pictures)]
         self._train = Pictures(train, partial(read_side_by_side, size=enlarged_size(self.size)))
         self._judged = Pictures(judged, partial(read_side_by_side, size=self.size))
-        self._train_names, self._held_out_names = self._train.names, self._judged.names
 
     def _pair(self, a: Picture, b: Picture) -> tuple[Picture, Picture]:
         return (a, b) if self.direction == "AtoB" else (b, a)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -189,3 +189,8 @@ def _cache_bytes() -> int:
     if hasattr(os, "sysconf"):
         return int(CACHE_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return FALLBACK_CACHE_BYTES
+
+
+def names_of(pictures: Sequence[Any], chosen: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of some pictures' files; pictures that are built in have none."""
+    return tuple(pictures.names[index] for index in chosen) if isinstance(pictures, Pictures) else ()

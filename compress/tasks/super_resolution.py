@@ -22,7 +22,7 @@ from compress.tasks.draws import shuffled, step_generator
 from compress.tasks.fidelity import levels, luma, psnr, ssim, without_border
 from compress.tasks.patches import Place, cut, find_folders, fixed_places, random_places
 from compress.tasks.photographs import held_out_photographs, training_photographs
-from compress.tasks.pictures import Picture, Pictures, list_pictures, read_picture, to_bytes, to_unit
+from compress.tasks.pictures import Picture, Pictures, list_pictures, names_of, read_picture, to_bytes, to_unit
 from compress.tasks.resample import enlarge, shrink
 from compress.tasks.settings import check_settings_
 from device_profiles.errors import BadInput
@@ -155,7 +155,8 @@ class SuperResolution:
         chosen = [(pairs[place.picture], place) for place in places]
         low = [cut(low, place, size // self.scale) for (low, _), place in chosen]
         high = [cut(high, place, size, self.scale) for (_, high), place in chosen]
-        return Batch(to_unit(torch.stack(low)), to_unit(torch.stack(high)))
+        names = names_of(pairs, [place.picture for place in places])
+        return Batch(to_unit(torch.stack(low)), to_unit(torch.stack(high)), names)
 
 
 def _beside(path: Path, scale: int) -> Path:

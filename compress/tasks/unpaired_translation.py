@@ -22,7 +22,7 @@ from compress.tasks.colours import ColourMatch, percent_error, show
 from compress.tasks.cycle import Cycle, CycleWeights
 from compress.tasks.draws import shuffled, step_generator
 from compress.tasks.frechet import FrechetDistance
-from compress.tasks.pictures import Picture, Pictures, find_folder, list_pictures
+from compress.tasks.pictures import Picture, Pictures, find_folder, list_pictures, names_of
 from compress.tasks.scenes import draw_days_and_nights
 from compress.tasks.settings import check_settings_
 from compress.tasks.translation_folders import enlarged_size, random_crop, read_square, to_signed
@@ -49,6 +49,7 @@ class UnpairedTranslation:
         inverse: The network that translates back: a bundled one, or package.module:callable.
         inverse_arguments: What to change of its arguments.
         discriminator_width: Channels of the first layer of both discriminators.
+        companion_rate: Learning rate of the inverse network and the discriminators; as published by default.
         inception: The file with the Inception weights; with it, images of a folder are judged by the FID.
         seed: The order in which images are seen; which scenes are drawn.
 
@@ -66,6 +67,7 @@ class UnpairedTranslation:
     inverse: str = "unet-16"
     inverse_arguments: dict[str, Any] = field(default_factory=dict)
     discriminator_width: Annotated[int, Field(gt=0)] = 64
+    companion_rate: Annotated[float, Field(gt=0)] = 2e-4
     inception: Path | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -86,9 +88,10 @@ class UnpairedTranslation:
     def batch(self, step: int, size: int) -> Batch:
         """Return `size` images of each kind, drawn independently, the same ones for the same step."""
         generator = step_generator(self.seed, step)
-        a, names_a = self._draw(self._a, size, generator)
-        b, names_b = self._draw(self._b, size, generator)
-        return Batch(a, b, tuple(f"{one} and {two}" for one, two in zip(names_a, names_b, strict=True)))
+        draws = [torch.randint(0, len(kind), (size,), generator=generator).tolist() for kind in (self._a, self._b)]
+        a, b = (self._cropped(kind, chosen, generator) for kind, chosen in zip((self._a, self._b), draws, strict=True))
+        names = zip(names_of(self._a, draws[0]), names_of(self._b, draws[1]), strict=True)
+        return Batch(a, b, tuple(f"{one} and {two}" for one, two in names))
 
     def held_out(self) -> Batch:
         """Return the held-out images of kind A, and their true translations or, from a folder, others of kind B."""
@@ -116,17 +119,15 @@ class UnpairedTranslation:
 
     def companions(self) -> Cycle:
         """Make an inverse generator and two discriminators."""
-        return Cycle(self._make_inverse(), CycleWeights(), self.discriminator_width)
+        return Cycle(self._make_inverse(), CycleWeights(), self.discriminator_width, self.companion_rate)
 
-    def _draw(self, kind: Sequence[Picture], count: int, generator: Generator) -> tuple[Tensor, Sequence[str]]:
-        chosen = torch.randint(0, len(kind), (count,), generator=generator).tolist()
-        if not isinstance(kind, Pictures):
-            return to_signed([kind[index] for index in chosen]), ()
-        images = [
-            random_crop(kind[index].shape[-1], self.size, generator, mirror=self.mirror)(kind[index])
-            for index in chosen
-        ]
-        return to_signed(images), [kind.names[index] for index in chosen]
+    def _cropped(
+        self, kind: Sequence[Picture], chosen: Sequence[int], generator: Generator
+    ) -> Float[Tensor, "n 3 h w"]:
+        images = [kind[index] for index in chosen]
+        if self.folder is not None:
+            images = [random_crop(each.shape[-1], self.size, generator, mirror=self.mirror)(each) for each in images]
+        return to_signed(images)
 
     def _some(self, kind: Sequence[Picture]) -> Float[Tensor, "n 3 h w"]:
         return to_signed([kind[index] for index in shuffled(len(kind), MATCHED_IMAGES)])
