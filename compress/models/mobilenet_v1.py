@@ -1,6 +1,6 @@
 """MobileNetV1 (Howard et al., 2017, arXiv 1704.04861).
 
-Weights start after He et al. (2015); the paper names no other way.
+There is no dropout before the classifier. Convolutions start after He et al. (2015), the classifier from N(0, 0.01).
 """
 
 from __future__ import annotations
@@ -8,19 +8,11 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from compress.models.conv_norm import conv_norm
 from compress.models.initialise import classifier_, he_
 
 WIDTH = 32  # of the published network's first layer
 LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
-
-
-def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Return a convolution without bias, its BatchNorm and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-    )
 
 
 class MobileNetV1(nn.Module):

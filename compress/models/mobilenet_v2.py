@@ -9,20 +9,12 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from compress.models.conv_norm import conv_norm
 from compress.models.initialise import classifier_, he_
 
 WIDTH = 32  # of the published network's first layer
 HEAD = 1280
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-
-
-def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Return a convolution without bias, its BatchNorm and ReLU6."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU6(),
-    )
 
 
 class InvertedResidual(nn.Module):
@@ -31,10 +23,10 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = in_channels * expansion
-        expand = [conv_norm(in_channels, inner, 1)] if expansion > 1 else []
+        expand = [conv_norm(in_channels, inner, 1, activation=nn.ReLU6)] if expansion > 1 else []
         self.conv = nn.Sequential(
             *expand,
-            conv_norm(inner, inner, 3, stride, groups=inner),
+            conv_norm(inner, inner, 3, stride, inner, nn.ReLU6),
             nn.Conv2d(inner, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
@@ -69,14 +61,14 @@ class MobileNetV2(nn.Module):
         super().__init__()
         multiplier = width / WIDTH
         channels = [cut(WIDTH, multiplier) if tiny else rounded(WIDTH, multiplier)]
-        features: list[nn.Module] = [conv_norm(in_channels, channels[0], 3, stem_stride)]
+        features: list[nn.Module] = [conv_norm(in_channels, channels[0], 3, stem_stride, activation=nn.ReLU6)]
         for expansion, out_channels, count, stride in STAGES:
             for position in range(count):
                 channels.append(cut(out_channels, multiplier) if tiny else rounded(out_channels, multiplier))
                 keeps = position > 0 or (tiny and out_channels == 24)
                 features.append(InvertedResidual(*channels[-2:], 1 if keeps else stride, expansion))
         head = cut(HEAD, multiplier) if tiny else rounded(HEAD, max(1.0, multiplier))
-        features.append(conv_norm(channels[-1], head, 1))
+        features.append(conv_norm(channels[-1], head, 1, activation=nn.ReLU6))
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Identity(), nn.Linear(head, classes))  # torchvision's second layer
         he_(self)

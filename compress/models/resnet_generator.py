@@ -1,9 +1,8 @@
 """The generator of CycleGAN (Zhu et al., 2017, arXiv 1703.10593), after Johnson et al. (2016, arXiv 1603.08155).
 
-Two stride-2 convolutions, nine residual blocks, two transposed convolutions; borders are reflected. A generator of
-width 64 has 11,378,179 parameters and 49.55 G true MACs for 256x256 pixels with any norm's scale and offset left out.
-Its tensors have the names of the published code, so weights published for that code can be loaded. Weights start from
-N(0, 0.02) as in the paper. There is no dropout, as in the paper's own training.
+Two stride-2 convolutions, nine residual blocks, two transposed convolutions; borders are reflected. At width 64 it has
+11,378,179 parameters and 49.55 G true MACs for 256x256 pixels. Its tensors have the names of the published code, so
+weights trained with that code can be loaded. Weights start from N(0, 0.02) as in the paper. There is no dropout.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ShuffleNetV1 (Zhang et al., 2018, arXiv 1707.01083), as its authors' code builds it.
 
 There, as here, the classifier has no bias. Channels are shuffled as in the paper. Convolutions start after He et al.
-(2015), since the paper names no other way.
+(2015), the classifier from N(0, 0.01).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.models.conv_norm import conv_norm
 from compress.models.initialise import classifier_, he_
 from device_profiles.errors import BadInput
 
@@ -84,9 +85,7 @@ class ShuffleNetV1(nn.Module):
             raise BadInput(f"groups (={groups}) must be one of {', '.join(map(str, STAGE_CHANNELS))}; choose one")
         before = _multiple(width, groups)
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, before, 3, stride=1 if small else 2, padding=1, bias=False),
-            nn.BatchNorm2d(before),
-            nn.ReLU(),
+            conv_norm(in_channels, before, 3, stride=1 if small else 2),
             nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1),
         )
         units = []

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from compress.models import MODELS, build, find, import_callable
+from compress.models.preresnet import PreBlock
+from compress.models.residual import BasicBlock, Bottleneck, SqueezeExcite
 from compress.models.resnet_generator import NORMS, ResNetGenerator
+from compress.models.shufflenet_v1 import shuffle
 from compress.models.srresnet import STEPS, SrResNet
 from compress.models.unet import UNet
 from compress.models.vgg import VggNet
@@ -65,6 +68,29 @@ def test_unet_keeps_the_resolution_and_stays_within_its_range():
 @pytest.mark.parametrize("scale", STEPS)
 def test_srresnet_enlarges_by_its_scale(scale):
     assert SrResNet(4, blocks=1, scale=scale)(torch.randn(1, 3, 6, 8)).shape == (1, 3, 6 * scale, 8 * scale)
+
+
+def test_shuffling_deals_each_groups_channels_out_to_all_groups():
+    x = torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert torch.equal(shuffle(x, 1), x)
+
+
+def test_squeeze_and_excitation_scales_channels_by_what_their_means_say():
+    torch.manual_seed(0)
+    gate = SqueezeExcite(8, 4)
+    x = torch.randn(2, 8, 3, 3)
+    hidden = (x.mean(dim=(2, 3)) @ gate.squeeze.weight.T).clamp(min=0)
+    wanted = x * torch.sigmoid(hidden @ gate.excite.weight.T).reshape(2, 8, 1, 1)
+    assert torch.allclose(gate(x), wanted)
+
+
+@pytest.mark.parametrize("block", [BasicBlock(8, 8), Bottleneck(8, 2), PreBlock(8, 2, 1, bottleneck=True)])
+def test_a_residual_block_that_computes_nothing_returns_its_input(block):
+    last = block.convs[-1] if isinstance(block, PreBlock) else block.conv3 if block.expansion == 4 else block.conv2
+    torch.nn.init.zeros_(last.weight)
+    x = torch.rand(1, 8, 4, 4)
+    assert torch.equal(block.eval()(x), x)
 
 
 def test_dncnn_subtracts_what_it_predicts():
