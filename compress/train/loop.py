@@ -35,6 +35,7 @@ def train_(
     """Train a module in place, on one process or on all that torchrun started.
 
     Every process draws the whole batch and trains on its share of the rows; the first one keeps checkpoints and logs.
+    Normalisations over the batch then see a share each, and resumed companions all take the first process' state.
     With the same settings, number of threads and number of processes a run repeats to the bit on one machine, however
     often it is killed and started again.
 

@@ -20,6 +20,7 @@ from compress.report.results import Metric
 from compress.tasks.base import Batch
 from compress.train import loop
 from compress.train.loop import Extras, Training, train_
+from compress.train.processes import on_first
 
 ALONE = Training(
     steps=40,
@@ -139,6 +140,7 @@ def in_process(training, folder, kind, rank=0, world=1, port=0):
             "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
         }  # fmt: skip
     weights = train_small(training, Path(folder) / "x.safetensors", **kind)
+    weights["drawn by the first"] = on_first(lambda: torch.tensor(rank + 7))
     save_file(weights, Path(folder) / f"weights-{rank}")
 
 
