@@ -91,6 +91,7 @@ def _inception_distance(weights: Path) -> FrechetInceptionDistance:
     if importlib.util.find_spec("torch_fidelity") is None:
         raise RuntimeUnavailable("the FID needs torch-fidelity, which is not installed; pip install torch-fidelity")
     try:
+        torch.load(weights, weights_only=True, mmap=True)  # torch-fidelity would run any code that a pickle holds
         return FrechetInceptionDistance(INCEPTION_FEATURES, normalize=True, feature_extractor_weights_path=str(weights))
     except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]

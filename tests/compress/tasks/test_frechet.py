@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,3 +58,18 @@ def test_a_weights_file_needs_torch_fidelity(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(RuntimeUnavailable, match="pip install torch-fidelity"):
         FrechetDistance(tmp_path / "inception.pth")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: "found")
+    with pytest.raises(BadInput, match=r"inception\.pth does not hold the Inception weights"):
+        FrechetDistance(tmp_path / "inception.pth")
+
+
+def test_a_weights_file_that_would_run_code_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    class Code:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save(Code(), tmp_path / "inception.pth")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: "found")
+    with pytest.raises(BadInput, match="does not hold the Inception weights"):
+        FrechetDistance(tmp_path / "inception.pth")
+    assert not (tmp_path / "ran").exists()
