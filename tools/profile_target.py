@@ -4,6 +4,9 @@ Prints the layers sorted by cost and writes the device profile, which holds ever
 beside the full one, and the machine. A run that is killed goes on where it stopped when the same command is started
 again.
 
+Another machine needs no Espalier, only Python, numpy and the runtime: --host measures there over ssh; --from-bundle
+reads what it wrote when it ran a bundle of tools/bundle_profile.py. See docs/bundles.md.
+
 Layers are measured in isolation, each run by itself at several widths; or in context, inside whole networks of random
 uneven widths, with the runtime's own profiler. The second way predicts networks of other widths better; the first one
 needs no profiler. --check draws networks that the profile has not seen, measures them and tells how well each way
@@ -15,6 +18,8 @@ Example:
     python tools/profile_target.py --runtime openvino --model unet-32 --threads 2
     python tools/profile_target.py --runtime onnxruntime --model mine.onnx --input 1x3x224x224
     python tools/profile_target.py --runtime openvino --model package.module:callable --input 1x3x128x128
+    python tools/profile_target.py --model unet-32 --how both --host user@device
+    python tools/profile_target.py --from-bundle runs/bundles/unet-32-onnxruntime-cpu
 """
 
 from __future__ import annotations
@@ -23,13 +28,14 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tools.command_line import run
 
 if TYPE_CHECKING:
+    from compress.profiling import Profiling
     from device_profiles.profile import DeviceProfile
     from device_profiles.target import Target
     from runtimes.prediction_check import PredictionCheck
@@ -41,6 +47,45 @@ STDOUT = Path("-")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; `arguments` as on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_network_options(parser)
+    add = parser.add_argument
+    add("--how", choices=HOW, help="how to measure layers (default: isolated; with --check, both)")
+    add("--check", type=int, default=0, metavar="N", help="measure N unseen networks against their predictions")
+    add("--host", metavar="USER@DEVICE", help="measure there, over ssh")
+    add("--host-python", default="python3", help="Python there, with numpy and the runtime (default: %(default)s)")
+    add("--from-bundle", type=Path, metavar="FOLDER", help="measure nothing, read the results in a bundle's folder")
+    add("--output", type=Path, help="the profile (default: runs/profiles/MODEL-TARGET.json)")
+    add("--json", nargs="?", type=Path, const=STDOUT, help="write JSON to a file; without one, print it for the table")
+    options = parser.parse_args(arguments)
+    options.how = options.how or ("both" if options.check else "isolated")
+    command = shlex.join(["python", "tools/profile_target.py", *(sys.argv[1:] if arguments is None else arguments)])
+
+    # Loaded only now, so that --help needs nothing and takes no time.
+    from device_profiles.store import save_profile, write_whole
+    from runtimes.base import check_target
+
+    check = None
+    if options.from_bundle or options.host:
+        profile = _profile_elsewhere(options, command)
+        output = options.output or profile_path(profile.model_name, profile.target)
+        save_profile(profile, output)
+    else:
+        check_target(target_of(options))
+        profiling = profiling_of(options)
+        output = options.output or profile_path(profiling.name, profiling.target)
+        profiling = replace(profiling, output=output)
+        profile = profiling.profile(in_context=options.how != "isolated", command=command)
+        check = profiling.check(profile, options.check) if options.check else None
+    if options.json is not None:
+        text = json.dumps(_summary(profile, output) | (check.to_json() if check else {}), indent=1)
+        write_whole(options.json, text + "\n") if options.json != STDOUT else print(text)
+    if options.json != STDOUT:
+        print(_table(profile, output) + (f"\n\n{_check_table(check)}" if check else ""))
+    return 0
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is measured, for what and how long."""
     add = parser.add_argument
     add("--runtime", default="onnxruntime", help="onnxruntime, openvino or tensorrt (default: %(default)s)")
     add("--model", default="unet-64", help="a bundled network, an .onnx file or package.module:callable (%(default)s)")
@@ -55,43 +100,56 @@ def main(arguments: list[str] | None = None) -> int:
     add(
         "--seed", type=int, default=0, help="of the weights of bundled networks and of the order (default: %(default)s)"
     )
-    add("--how", choices=HOW, help="how to measure layers (default: isolated; with --check, both)")
     add("--variants", type=int, default=32, help="networks to measure layers in, in context (default: %(default)s)")
-    add("--check", type=int, default=0, metavar="N", help="measure N unseen networks against their predictions")
-    add("--output", type=Path, help="the profile (default: runs/profiles/MODEL-TARGET.json)")
-    add("--json", nargs="?", type=Path, const=STDOUT, help="write JSON to a file; without one, print it for the table")
-    options = parser.parse_args(arguments)
-    how = options.how or ("both" if options.check else "isolated")
 
-    # Loaded only now, so that --help needs nothing and takes no time.
-    from compress.profiling import Profiling
-    from device_profiles.store import write_whole
+
+def target_of(options: argparse.Namespace) -> Target:
+    """Read the target off the options of `add_network_options`."""
     from device_profiles.target import Target
-    from runtimes.base import RUNTIMES, check_target
-    from runtimes.profiler import ProfileConfig
-    from tools.model_argument import load_model, parse_shape
+    from runtimes.base import RUNTIMES
+    from tools.model_argument import parse_shape
 
     shapes = [parse_shape(text) for text in options.input]
     batch = options.batch if options.batch is not None else shapes[0][0] if shapes else 1
     device = options.device or (RUNTIMES[options.runtime].device if options.runtime in RUNTIMES else "cpu")
-    target = Target(options.runtime, device, options.precision, options.threads, batch)
-    check_target(target)
-    loaded = load_model(options.model, shapes, batch, options.seed)
-    config = ProfileConfig(loaded.input_shapes, options.budget_s, seed=options.seed, narrow=how != "in-context")
-    output = options.output or Path("runs/profiles") / f"{loaded.name}-{_settings(target)}.json"
-    command = shlex.join(["python", "tools/profile_target.py", *(sys.argv[1:] if arguments is None else arguments)])
-    profiling = Profiling(loaded.model, loaded.name, target, config, output, options.variants)
-    profile = profiling.profile(in_context=how != "isolated", command=command)
-    check = profiling.check(profile, options.check) if options.check else None
-    if options.json is not None:
-        text = json.dumps(_summary(profile, output) | (check.to_json() if check else {}), indent=1)
-        write_whole(options.json, text + "\n") if options.json != STDOUT else print(text)
-    if options.json != STDOUT:
-        print(_table(profile, output) + (f"\n\n{_check_table(check)}" if check else ""))
-    return 0
+    return Target(options.runtime, device, options.precision, options.threads, batch)
 
 
-def _settings(target: Target) -> str:
+def profiling_of(options: argparse.Namespace) -> Profiling:
+    """Load the network that the options of `add_network_options`, and `how`, ask for."""
+    from compress.profiling import Profiling
+    from runtimes.profiler import ProfileConfig
+    from tools.model_argument import load_model, parse_shape
+
+    target = target_of(options)
+    loaded = load_model(options.model, [parse_shape(text) for text in options.input], target.batch, options.seed)
+    config = ProfileConfig(loaded.input_shapes, options.budget_s, seed=options.seed, narrow=options.how != "in-context")
+    return Profiling(loaded.model, loaded.name, target, config, variants=options.variants)
+
+
+def profile_path(name: str, target: Target) -> Path:
+    """Where the profile of a network on a target is written."""
+    return Path("runs/profiles") / f"{name}-{settings_name(target)}.json"
+
+
+def _profile_elsewhere(options: argparse.Namespace, command: str) -> DeviceProfile:
+    """Read what another machine measured, or have it measure."""
+    from device_profiles.errors import BadInput
+    from runtimes.bundle_host import run_on_host
+    from runtimes.bundle_results import profile_from_bundle
+
+    if options.check:
+        raise BadInput(f"check (={options.check}) measures on this machine, not on the device; leave it out")
+    if options.from_bundle:
+        return profile_from_bundle(options.from_bundle, command)
+    profiling = profiling_of(options)
+    folder = Path("runs/bundles") / f"{profiling.name}-{settings_name(profiling.target)}"
+    profiling.bundle(folder, in_context=options.how != "isolated")
+    run_on_host(folder, options.host, options.host_python)
+    return profile_from_bundle(folder, command)
+
+
+def settings_name(target: Target) -> str:
     """Name a target with the settings that are not the usual ones."""
     threads = f"-{target.threads}-threads" if target.threads > 1 else ""
     return target.name + threads + (f"-batch-{target.batch}" if target.batch > 1 else "")
