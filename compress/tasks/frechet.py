@@ -46,7 +46,7 @@ class ColourGradientStatistics(nn.Module):
 
 
 class FrechetDistance:
-    """Measure how far a set of images is from another one.
+    """Measure how far a set of images is from another one; of several processes, each measures its own images.
 
     Args:
         inception: The file with the Inception weights that torch-fidelity publishes, `weights-inception-2015-12-05-
@@ -60,7 +60,7 @@ class FrechetDistance:
     def __init__(self, inception: Path | None = None) -> None:
         if inception is None:
             self.metric = Metric("Frechet distance on colours and gradients", "grey levels²", higher_is_better=False)
-            self._distance = FrechetInceptionDistance(ColourGradientStatistics())
+            self._distance = FrechetInceptionDistance(ColourGradientStatistics(), sync_on_compute=False)
             self._range = 255.0
         else:
             self.metric = Metric("FID", "", higher_is_better=False)
@@ -92,7 +92,9 @@ def _inception_distance(weights: Path) -> FrechetInceptionDistance:
         raise RuntimeUnavailable("the FID needs torch-fidelity, which is not installed; pip install torch-fidelity")
     try:
         torch.load(weights, weights_only=True, mmap=True)  # torch-fidelity would run any code that a pickle holds
-        return FrechetInceptionDistance(INCEPTION_FEATURES, normalize=True, feature_extractor_weights_path=str(weights))
+        return FrechetInceptionDistance(
+            INCEPTION_FEATURES, normalize=True, feature_extractor_weights_path=str(weights), sync_on_compute=False
+        )
     except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"{weights} does not hold the Inception weights of torch-fidelity ({reason})") from error

@@ -28,7 +28,7 @@ class ImagePool:
 
     def state(self) -> dict[str, Tensor]:
         """Return the images and where the choices are."""
-        images = torch.stack(self._images) if self._images else torch.empty(0)
+        images = torch.stack([image.cpu() for image in self._images]) if self._images else torch.empty(0)
         return {"images": images, "generator": self._generator.get_state()}
 
     def restore_(self, state: Mapping[str, Tensor]) -> None:

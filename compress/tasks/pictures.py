@@ -20,7 +20,7 @@ from runtimes.progress import progress_bar
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-CACHE_SHARE = 0.4  # of the machine's memory, for the pictures of one set
+CACHE_SHARE = 0.25  # of the machine's memory, for the pictures of one set
 FALLBACK_CACHE_BYTES = 4 << 30  # where the system does not tell how much memory it has
 SHOW_FROM = 1000  # pictures; below that, reading them takes no time worth a progress bar
 TOGETHER = 64  # pictures decoded between two looks at the memory they took
@@ -68,7 +68,7 @@ def read_picture(path: Path, channels: int = 3) -> Picture:
     """Decode a file into bytes.
 
     Grey files become three equal channels; coloured ones become grey by the ITU-R 601 luma; 16 bits become 8 by
-    keeping the upper ones; transparency is dropped.
+    keeping the upper ones; transparency is dropped, and so is a camera's note on how it was held.
 
     Args:
         path: The file.
@@ -123,7 +123,7 @@ class Pictures(Sequence[Decoded], Generic[Decoded]):
         paths: The files.
         decode: What a file becomes.
         smallest: The least number of pixels that a side must have.
-        limit_bytes: What to keep at most; by default 40 % of the machine's memory.
+        limit_bytes: What to keep at most; by default a quarter of the machine's memory.
 
     Raises:
         BadInput: A file is broken or too small.

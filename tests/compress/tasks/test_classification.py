@@ -169,3 +169,12 @@ def _with(folder, *names):
     for name in names:
         (folder / name).mkdir(parents=True)
     return folder
+
+
+def test_a_batch_names_its_files(tmp_path):
+    write_class_folders(tmp_path)
+    batch = Classification(folder=tmp_path, size=16).batch(0, 4)
+    assert len(batch.names) == 4
+    labels = ["cat", "dog"]
+    assert [name.split("/")[-2] for name in batch.names] == [labels[index] for index in batch.targets.tolist()]
+    assert Classification(size=8).batch(0, 4).names == ()

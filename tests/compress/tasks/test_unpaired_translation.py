@@ -162,3 +162,10 @@ def test_broken_images_missing_folders_and_wrong_settings_are_told_by_name(tmp_p
     (tmp_path / "trainB" / "1.jpg").unlink()
     with pytest.raises(BadInput, match="has no folder named testA"):
         UnpairedTranslation(folder=tmp_path, **SMALL)
+
+
+def test_a_task_judged_by_a_distance_trains_and_its_network_has_one_number(tmp_path):
+    task = UnpairedTranslation(folder=write_kinds(tmp_path), **SMALL)
+    module = Recolour()
+    phase = train_(module, task, Training(steps=2, batch=2, precision="32-true"), label="x")
+    assert judge(module, task, task.held_out()).tolist() == pytest.approx([phase.quality[-1]])
