@@ -8,7 +8,7 @@ layer that ran before it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -49,10 +49,12 @@ class LayerTimes:
     Attributes:
         ms: Layer -> time; layers in the network's order.
         merged: Layers whose product no executed operator could be recognised as; their time is in another layer's.
+        within: Of those, each that an executed operator computes together with others -> the layer it counts for.
     """
 
     ms: Mapping[str, float]
     merged: tuple[str, ...]
+    within: Mapping[str, str] = field(default_factory=dict)
 
 
 def low_quantile_ms(runs_ms: Sequence[float]) -> float:
@@ -68,7 +70,8 @@ def attribute(operators: Sequence[OperatorTime], model: onnx.ModelProto) -> Laye
         model: The network that was run, with at least one layer.
     """
     layers = weighted_layers(model)
-    owners = _by_name(operators, _names(layers, model))
+    names = _names(layers, model)
+    owners = _by_name(operators, names)
     found = {owner for owner, operator in zip(owners, operators, strict=True) if operator.kind and owner}
     for kind in sorted(set(KINDS.values())):
         left = [layer.name for layer in layers if KINDS[layer.op] == kind and layer.name not in found]
@@ -82,7 +85,8 @@ def attribute(operators: Sequence[OperatorTime], model: onnx.ModelProto) -> Laye
     for owner, operator in zip(owners, operators, strict=True):
         current = owner or current
         total_ms[current] += operator.ms
-    return LayerTimes(total_ms, tuple(layer.name for layer in layers if layer.name not in found))
+    merged = tuple(layer.name for layer in layers if layer.name not in found)
+    return LayerTimes(total_ms, merged, _within(operators, owners, names, merged))
 
 
 def merge(times: LayerTimes, merged: Mapping[str, str]) -> dict[str, float]:
@@ -102,7 +106,9 @@ def merge(times: LayerTimes, merged: Mapping[str, str]) -> dict[str, float]:
 
 
 def hosts(times: Sequence[LayerTimes]) -> dict[str, str]:
-    """Find a layer for each layer that was not recognised in some run: the one before it that always was.
+    """Find a layer for each layer that was not recognised in some run.
+
+    It is the one that an executed operator computed it together with, else the one before it, if always recognised.
 
     Args:
         times: Of the same layers in several networks.
@@ -115,11 +121,12 @@ def hosts(times: Sequence[LayerTimes]) -> dict[str, str]:
     if len(lost) == len(names):
         return dict.fromkeys(names[1:], names[0])
     host = next(name for name in names if name not in lost)
+    together = {name: owner for each in times for name, owner in each.within.items() if owner not in lost}
     found = {}
     for name in names:
         host = host if name in lost else name
         if name in lost:
-            found[name] = host
+            found[name] = together.get(name, host)
     return found
 
 
@@ -142,6 +149,22 @@ def _names(layers: Sequence[WeightedLayer], model: onnx.ModelProto) -> dict[str,
         for name in own - {""}:
             names.setdefault(name, layer.name)
     return names
+
+
+def _within(
+    operators: Sequence[OperatorTime],
+    owners: Sequence[str | None],
+    names: Mapping[str, str],
+    merged: Sequence[str],
+) -> dict[str, str]:
+    """Find merged layers by the name of an operator that counts for another layer."""
+    pairs = {
+        names[origin]: owner
+        for owner, operator in zip(owners, operators, strict=True)
+        for origin in operator.origins
+        if owner and operator.kind and origin in names
+    }
+    return {name: pairs[name] for name in merged if name in pairs}
 
 
 def _by_name(operators: Sequence[OperatorTime], names: Mapping[str, str]) -> list[str | None]:

@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
-from runtimes.base import open_session
-from runtimes.feeds import random_feeds
+from runtimes.builds import join_builds, prepare_builds
 from runtimes.timing import Effort, clock_for, measure
 
 Sitting = dict[str, Measurement]
@@ -54,18 +53,19 @@ def sit(models: Builders, target: Target, effort: Effort, bar: tqdm) -> Sitting:
 
     with ExitStack() as stack:
         for name, (turn, build) in models.items():
-            session = stack.enter_context(open_session(build(), target))
-            calls[name] = session.prepare(random_feeds(session.inputs, session.dtypes, effort.seed))
-            turns.setdefault(turn, []).append(name)
+            prepared = prepare_builds(stack, name, build(), target, effort.seed)
+            calls |= prepared
+            turns.setdefault(turn, []).extend(prepared)
             show_time()
         left_s = max(effort.budget_s / 4, effort.budget_s - (time.monotonic() - started))  # loading may take it all
-        return measure(
+        measured = measure(
             calls,
             clock=clock_for(target.threads, target.device),
             groups=list(turns.values()),
             effort=replace(effort, budget_s=left_s),
             after_round=show_time,
         )
+    return join_builds(measured)
 
 
 def join(done: Sequence[Sitting], references: Collection[str]) -> Sitting:

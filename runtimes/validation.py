@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from device_profiles.errors import BadInput
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.base import Array, open_session
+from runtimes.builds import join_builds, prepare_builds
 from runtimes.feeds import random_feeds
 from runtimes.parity import TOLERANCES, Parity, compare
 from runtimes.timing import Effort, clock_for, measure
@@ -52,17 +53,19 @@ def validate(
         UnsupportedModel: A runtime cannot run a model.
     """
     tolerance = TOLERANCES[target.precision] if tolerance is None else tolerance
-    parities, calls = {}, {}
+    parities: dict[str, Parity] = {}
+    calls: dict[str, Callable[[], object]] = {}
+    found = target
     with ExitStack() as stack:
         for name, model in models.items():
             expected = _reference(name, model, effort.seed)
-            session = stack.enter_context(open_session(model, target))
-            feeds = random_feeds(session.inputs, session.dtypes, effort.seed)
-            parities[name] = compare(expected, session.run(feeds), tolerance)
-            calls[name] = session.prepare(feeds)
-            target = session.target
+            with open_session(model, target) as session:
+                feeds = random_feeds(session.inputs, session.dtypes, effort.seed)
+                parities[name] = compare(expected, session.run(feeds), tolerance)
+                found = session.target
+            calls |= prepare_builds(stack, name, model, target, effort.seed)
         latencies = measure(calls, clock=clock_for(target.threads, target.device), effort=effort)
-    return Validation(target, parities, latencies)
+    return Validation(found, parities, join_builds(latencies))
 
 
 def _reference(name: str, model: onnx.ModelProto, seed: int) -> dict[str, Array]:

@@ -76,6 +76,13 @@ def test_products_that_may_be_any_layer_are_merged_into_the_one_before() -> None
     assert add_up(operators, "Conv", "Conv", "Conv") == ({"w0": 11, "w1": 0, "w2": 0}, ("w1", "w2"))
 
 
+def test_layers_that_one_operator_computes_count_for_the_first_of_them() -> None:
+    both = operator("{ForeignNode[w0...w2]}", "Conv", "w0", "w2", ms=5)
+    times = attribute([both, operator("c", "Conv", "w1", ms=2)], chain("Conv", "Conv", "Conv"))
+    assert (dict(times.ms), times.merged, times.within) == ({"w0": 5, "w1": 2, "w2": 0}, ("w2",), {"w2": "w0"})
+    assert hosts([times]) == {"w2": "w0"}  # and not for w1, the one before
+
+
 def test_a_layer_that_merged_in_one_network_counts_with_another_in_all() -> None:
     runs = [LayerTimes({"a": 0, "b": 5, "c": 2}, ("a",)), LayerTimes({"a": 1, "b": 3, "c": 0}, ("c",))]
     assert hosts(runs) == {"a": "b", "c": "b"}
