@@ -55,7 +55,9 @@ MODELS: dict[str, BundledModel] = {
     "se-resnet-20": BundledModel(
         "compress.models.resnet:CifarResNet", {"depth": 20, "width": 16, "reduction": 4}, (_CIFAR,)
     ),
-    "preresnet-56": BundledModel("compress.models.preresnet:PreResNet", {"depth": 56, "width": 16}, (_CIFAR,)),
+    "preresnet-56": BundledModel(
+        "compress.models.preresnet:PreResNet", {"depth": 56, "width": 16, "late_shortcuts": True}, (_CIFAR,)
+    ),
     "preresnet-164": BundledModel(
         "compress.models.preresnet:PreResNet", {"depth": 164, "width": 16, "bottleneck": True}, (_CIFAR,)
     ),

@@ -1,7 +1,8 @@
 """Pre-activation ResNet for CIFAR (He et al., 2016, arXiv 1603.05027), as DCP and Network Slimming prune it.
 
-A shortcut that changes the shape is a 1x1 convolution of the block's input, before its first norm, without a norm of
-its own, as in the code of those papers. Convolutions start after He et al. (2015). Network Slimming starts the scales
+A shortcut that changes the shape is a 1x1 convolution without a norm, as in the code of those papers. In DCP's the
+shortcut of the first block of each stage starts after the block's first norm and ReLU, in Network Slimming's all start
+at the block's input. Convolutions start after He et al. (2015). Network Slimming starts the scales
 of norms from 0.5; that belongs to the method, not to the network.
 """
 
@@ -23,10 +24,14 @@ class PreBlock(nn.Module):
         inner: Channels inside.
         stride: Of the (first) 3x3 convolution.
         bottleneck: Whether the convolutions are 1x1, 3x3 and 1x1 to four times as many channels, or two of 3x3.
+        late_shortcut: Whether the shortcut starts after the first norm and ReLU.
     """
 
-    def __init__(self, in_channels: int, inner: int, stride: int, *, bottleneck: bool) -> None:
+    def __init__(
+        self, in_channels: int, inner: int, stride: int, *, bottleneck: bool, late_shortcut: bool = False
+    ) -> None:
         super().__init__()
+        self.late_shortcut = late_shortcut
         outer = inner * 4 if bottleneck else inner
         shapes = (
             ((in_channels, inner, 1, 1), (inner, inner, 3, stride), (inner, outer, 1, 1))
@@ -42,10 +47,12 @@ class PreBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d p q"]:
         """Map a feature map."""
-        y = x
-        for norm, conv in zip(self.norms, self.convs, strict=True):
+        first = functional.relu(self.norms[0](x))
+        y = self.convs[0](first)
+        for norm, conv in zip(self.norms[1:], self.convs[1:], strict=True):
             y = conv(functional.relu(norm(y)))
-        return y + (x if self.shortcut is None else self.shortcut(x))
+        beside = first if self.late_shortcut else x
+        return y + (beside if self.shortcut is None else self.shortcut(beside))
 
 
 class PreResNet(nn.Module):
@@ -57,13 +64,20 @@ class PreResNet(nn.Module):
         width: Channels of the first layer.
         classes: Classes to tell apart.
         in_channels: Channels of the image.
+        late_shortcuts: Whether the shortcut of each stage's first block starts after its first norm, as in DCP.
 
     Raises:
         BadInput: No network of these blocks has that depth.
     """
 
     def __init__(
-        self, depth: int = 56, bottleneck: bool = False, width: int = 16, classes: int = 10, in_channels: int = 3
+        self,
+        depth: int = 56,
+        bottleneck: bool = False,
+        width: int = 16,
+        classes: int = 10,
+        in_channels: int = 3,
+        late_shortcuts: bool = False,
     ) -> None:
         super().__init__()
         count = blocks_per_stage(depth, bottleneck=bottleneck)
@@ -72,7 +86,8 @@ class PreResNet(nn.Module):
         for stage in range(3):
             inner = width * 2**stage
             for position in range(count):
-                blocks.append(PreBlock(before, inner, 2 if stage and not position else 1, bottleneck=bottleneck))
+                stride, late = 2 if stage and not position else 1, late_shortcuts and not position
+                blocks.append(PreBlock(before, inner, stride, bottleneck=bottleneck, late_shortcut=late))
                 before = inner * 4 if bottleneck else inner
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(before)

@@ -1,7 +1,7 @@
 """ShuffleNetV1 (Zhang et al., 2018, arXiv 1707.01083), as its authors' code builds it.
 
-There, as here, the classifier has no bias. Channels are shuffled as in the paper. Convolutions start after He et al.
-(2015), the classifier from N(0, 0.01).
+There, as here, the classifier has no bias. Channels are shuffled before the depthwise convolution as in the paper; that
+code does it after. Convolutions start after He et al. (2015), the classifier from N(0, 0.01).
 """
 
 from __future__ import annotations

@@ -93,6 +93,13 @@ def test_a_residual_block_that_computes_nothing_returns_its_input(block):
     assert torch.equal(block.eval()(x), x)
 
 
+def test_a_late_shortcut_starts_after_the_first_norm_and_relu():
+    block = PreBlock(8, 8, 1, bottleneck=False, late_shortcut=True).eval()
+    torch.nn.init.zeros_(block.convs[-1].weight)
+    x = torch.randn(1, 8, 4, 4)
+    assert torch.equal(block(x), torch.relu(block.norms[0](x)))
+
+
 def test_dncnn_subtracts_what_it_predicts():
     module = build("dncnn", width=4, depth=3).eval()
     torch.nn.init.zeros_(module.layers[-1].weight)

@@ -26,6 +26,7 @@ SMALL: dict[str, tuple[Mapping[str, int], int]] = {  # name -> arguments and pix
     "resnet-164": ({"width": 4, "depth": 11}, 8),
     "se-resnet-20": ({"width": 8, "depth": 8}, 8),
     "preresnet-56": ({"width": 8, "depth": 8}, 8),
+    "preresnet-164": ({"width": 4, "depth": 11}, 8),
     "vggnet-19": ({"width": 4, "depth": 11}, 16),
     "resnet-18": ({"width": 4, "classes": 10}, 32),
     "vgg-16": ({"width": 4, "depth": 11, "hidden": 16, "pixels": 32}, 32),
