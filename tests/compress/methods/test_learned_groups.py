@@ -1,0 +1,192 @@
+"""What separates learned groups from drawn ones, and the exported form from the masked one."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.export import export_module
+from compress.graph.analyse import analyse
+from compress.graph.choose import choose
+from compress.graph.surgery import prune
+from compress.methods import learned_groups
+from compress.methods.base import Context
+from compress.methods.learned_groups import (
+    Condensing,
+    GatheredConv2d,
+    GroupingGain,
+    LearnedGroups,
+    drop_inputs_,
+    eligible,
+    grouping_gain,
+)
+from compress.train.loop import Training, train_
+from device_profiles.errors import BadInput, UnsupportedModel
+from device_profiles.measurement import Measurement
+from device_profiles.target import Target
+from tests.compress.methods.digits import Digits, accuracy, graph_of, network, trained_network
+
+SAME = 1e-5  # a masked convolution against its gathered form: other orders of sums only
+FEW = Training(steps=20, batch=64, learning_rate=2e-3, precision="32-true")  # before any repair worth the name
+
+
+def context_of(module: nn.Module, training: Training = FEW, seed: int = 0) -> Context:
+    return Context(module, graph_of(module), Digits(seed), training, {}, 1.5, lambda widths: 1.0, seed)
+
+
+def condensed(seed: int = 0, training: Training = FEW, **settings) -> Condensing:
+    method = LearnedGroups(**settings).prepare(context_of(trained_network(seed), training, seed))
+    train_(method.context.module, method.context.task, training, label="condense", extras=method.extras())
+    return method
+
+
+@functools.cache
+def halved(seed: int) -> float:
+    return accuracy_of(condensed(seed, condense=2))
+
+
+def accuracy_of(method: Condensing) -> float:
+    return accuracy(method.context.module, method.context.task)
+
+
+def test_learned_inputs_beat_drawn_ones_at_the_same_density(monkeypatch):
+    learned = np.mean([halved(0), halved(1)])
+
+    def drop_drawn_(mask, weight, dropped):
+        generator = torch.Generator().manual_seed(mask.shape[1])
+        drop_inputs_(mask, torch.rand(weight.shape, generator=generator), dropped)
+
+    monkeypatch.setattr(learned_groups, "drop_inputs_", drop_drawn_)
+    drawn = np.mean([accuracy_of(condensed(seed, condense=2)) for seed in (0, 1)])
+    assert learned > drawn + 15
+
+
+@pytest.fixture(scope="module")
+def exported():
+    """A condensed network with what it computed by masks."""
+    training = Training(steps=90, batch=64, learning_rate=2e-3, precision="32-true")
+    method = condensed(training=training)
+    module, inputs = method.context.module, method.context.task.test.inputs[:64]
+    with torch.no_grad():
+        masked = module(inputs)
+    method.finish_()
+    module.to(memory_format=torch.contiguous_format)
+    return method, masked
+
+
+def test_the_gathered_form_computes_what_the_masked_one_did(exported):
+    method, masked = exported
+    module = method.context.module
+    assert (module(method.context.task.test.inputs[:64]) - masked).abs().max() < SAME
+    gathered = {name: part for name, part in module.named_modules() if isinstance(part, GatheredConv2d)}
+    assert list(gathered) == ["3", "7", "10"]
+    assert gathered["7"].weight.shape == (64, 8, 3, 3)
+    assert accuracy_of(method) > 90
+
+
+def test_a_scrambled_gather_leaves_chance(exported):
+    method, _ = exported
+    module = method.context.module
+    kept = {name: buffer.clone() for name, buffer in module.named_buffers() if name.endswith("index")}
+    generator = torch.Generator().manual_seed(0)
+    for name, index in kept.items():
+        module.get_buffer(name).copy_(index[torch.randperm(len(index), generator=generator)])
+    scrambled = accuracy_of(method)
+    for name, index in kept.items():
+        module.get_buffer(name).copy_(index)
+    assert scrambled < 25
+
+
+def test_the_channel_graph_prunes_the_exported_form_and_proves_it(exported):
+    method, _ = exported
+    network = export_module(method.context.module, torch.zeros(1, 1, 8, 8))
+    operators = [node.op_type for node in network.model.graph.node]
+    assert operators.count("Gather") == 3
+    graph = analyse(network)
+    assert graph.layer("7").groups == 4
+    assert graph.sets["10"].step == 4  # a narrower grouped layer keeps equally many filters in each group
+    scores = {one.name: np.arange(one.width, dtype=float) for one in graph.prunable}
+    keep = choose(graph, scores, 0.5)
+    assert len(keep["10"]) == 32
+    assert prune(network, keep).proof.max_error_of_spread < 1e-5
+
+
+def test_it_scores_all_channels_alike_and_chooses_none(exported):
+    method, _ = exported
+    assert all((values == 1).all() for values in method.scores().values())
+    assert method.keep() is None
+
+
+@pytest.mark.parametrize("condense", [2, 4])
+def test_stages_drop_their_share_each_over_the_first_half(condense):
+    method = LearnedGroups(condense=condense).prepare(context_of(network(), Training(steps=24)))
+    left = []
+    for step in range(1, 25):
+        method.after_step_(step, 0.0)
+        left.append(method.masks.of("3").sum(1).unique().tolist())
+    assert left[-1] == left[11] == [32 // condense]
+    assert left[0] == [32]
+    assert len({tuple(one) for one in left}) == condense
+    zero = method.layers["3"].weight.abs().sum((2, 3)).unflatten(0, (4, -1)).sum(1) == 0
+    assert torch.equal(~zero, method.masks.of("3"))
+
+
+def test_a_stage_drops_the_inputs_with_the_smallest_sums_of_each_group_and_never_returns_any():
+    weight = torch.tensor([[1.0, -5, 2, 3], [1, 5, 2, -3], [4, 1, 2, 3], [-4, 1, 2, 3]])[:, :, None, None]
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    drop_inputs_(mask, weight, 1)
+    assert mask.tolist() == [[False, True, True, True], [True, False, True, True]]
+    drop_inputs_(mask, weight.flip(1), 2)
+    assert mask.tolist() == [[False, True, True, False], [True, False, False, True]]
+
+
+def test_a_resumed_run_finds_its_masks_in_the_checkpoint(tmp_path):
+    training = Training(steps=12, batch=8, precision="32-true")
+    once = LearnedGroups().prepare(context_of(network(), training))
+    path = tmp_path / "checkpoint"
+    train_(once.context.module, Digits(), training, label="x", checkpoint=path, extras=once.extras())
+    again = LearnedGroups().prepare(context_of(network(), training))
+    train_(again.context.module, Digits(), training, label="x", checkpoint=path, extras=again.extras())
+    for name in once.layers:
+        assert torch.equal(again.masks.of(name), once.masks.of(name))
+    again.finish_()
+
+
+def test_bias_stride_and_padding_survive_the_export():
+    dense = nn.Conv2d(8, 6, 3, stride=2, padding=1, padding_mode="reflect")
+    inputs = torch.tensor([[0, 3, 4], [3, 6, 7]])
+    mask = torch.zeros(2, 8, dtype=torch.bool).scatter_(1, inputs, value=True)
+    learned_groups.mask_(dense.weight, mask)
+    x = torch.randn(2, 8, 9, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(GatheredConv2d(dense, inputs)(x), dense(x), atol=SAME)
+
+
+def test_layers_that_do_not_divide_are_left_alone_or_refused():
+    module = network(widths=(8, 6, 12))
+    assert eligible(module, LearnedGroups(groups=3, condense=2)) == ["3", "7"]
+    with pytest.raises(BadInput, match="'0' cannot be condensed"):
+        LearnedGroups(layers=("0",)).prepare(context_of(module))
+    with pytest.raises(UnsupportedModel, match=r"can be condensed with groups \(=5\)"):
+        LearnedGroups(groups=5).prepare(context_of(module))
+    with pytest.raises(BadInput, match="still reads 8 of 8 inputs"):
+        LearnedGroups(groups=3, condense=2).prepare(context_of(module)).finish_()
+
+
+def test_the_gain_is_measured_on_a_target():
+    gain = grouping_gain(nn.Conv2d(16, 16, 1), (1, 16, 8, 8), LearnedGroups(), Target("onnxruntime"), seconds=0.0)
+    assert gain.dense.ms > 0
+    assert gain.speedup == gain.dense.ms / gain.grouped.ms
+    with pytest.raises(BadInput, match="6 to 16 channels in 1 groups cannot be condensed"):
+        grouping_gain(nn.Conv2d(6, 16, 1), (1, 6, 8, 8), LearnedGroups(), Target("onnxruntime"))
+
+
+def test_a_gain_below_a_tenth_does_not_pay():
+    def measured(ms: float) -> Measurement:
+        return Measurement((ms,) * 5, (ms,) * 5, "cpu", True, (0,) * 5)
+
+    assert not GroupingGain(measured(1.05), measured(1.0)).pays
+    assert GroupingGain(measured(1.2), measured(1.0)).pays
