@@ -107,8 +107,8 @@ class Operators:
 
 
 def kind(node: fx.Node) -> str:
-    """Return an operator's plain name: "conv2d" for aten.conv2d.default."""
-    return node.target.__name__.split(".")[0]
+    """Return an operator's plain name, "conv2d" for aten.conv2d.default; "output" for the end of the graph."""
+    return getattr(node.target, "__name__", node.op).split(".")[0]
 
 
 @contextlib.contextmanager

@@ -17,5 +17,8 @@ METHODS: dict[str, str] = {
     "fisher": "compress.methods.plain:Fisher",
     "random": "compress.methods.plain:Random",
     "dhp": "compress.methods.dhp:Dhp",
+    "auto-pruner": "compress.methods.auto_pruner:AutoPruner",
     "dcp": "compress.methods.dcp:Dcp",
+    "se": "compress.methods.squeeze_excitation:SqueezeExcitation",
+    "learned-groups": "compress.methods.learned_groups:LearnedGroups",
 }
