@@ -48,8 +48,8 @@ class LearnedGroups:
     Args:
         groups: G, groups of filters in each layer.
         condense: C, so that each group ends with 1/C of the inputs.
-        layers: Names of the layers to condense; None: all that `eligible` lists. `compress.methods.learned_groups.
-            grouping_gain` tells for which of them it pays on a target.
+        layers: Names of the layers to condense; None: all that `eligible` lists. `grouping_gain` tells for which of
+            them it pays on a target.
     """
 
     title: ClassVar[str] = "Learned group convolution"
