@@ -22,6 +22,7 @@ from compress.graph.fold import fold_constants, remove_unused
 from compress.graph.network import Network
 from compress.surgery import plain
 from device_profiles.errors import UnsupportedModel
+from runtimes.data_dependence import rewrite_scalar_prelu_
 
 OPSET = 20
 FOLD_NORMS = (fuse_batchnorm_into_conv_rule, fuse_batchnorm_into_conv_transpose_rule, fuse_batchnorm_into_gemm_rule)
@@ -70,7 +71,8 @@ def deployable(network: Network) -> Network:
     """Return the network as it is shipped, timed and validated.
 
     Normalisations with stored statistics are folded into the convolution or product before them (the layers keep
-    their names), constants are folded to the end, and notes for developers are dropped.
+    their names), constants are folded to the end, operators whose latency depends on signs give way to others that
+    compute the same, and notes for developers are dropped.
 
     Raises:
         UnsupportedModel: The result would not be valid ONNX.
@@ -79,6 +81,7 @@ def deployable(network: Network) -> Network:
     model.CopyFrom(network.model)
     fold_constants(model, network.shapes, keep_weights=False)
     model = rewriter.rewrite(model, list(FOLD_NORMS))
+    rewrite_scalar_prelu_(model.graph)
     _name_biases(model.graph)
     strip(model)
     remove_unused(model.graph)

@@ -107,3 +107,13 @@ def test_a_bound_of_relu6_stays_a_number_without_axes() -> None:
     feeds = random_feeds(network)
     for name, expected in run(network.model, feeds).items():
         assert np.abs(run(shipped.model, feeds)[name] - expected).max() <= FOLDING_ERROR * np.ptp(expected)
+
+
+def test_a_prelu_with_one_slope_is_shipped_as_a_leaky_relu() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU(), nn.PReLU(4))
+    exported = export_module(module, torch.randn(1, 3, 8, 8))
+    shipped = deployable(exported)
+    assert [node.op_type for node in shipped.model.graph.node] == ["Conv", "LeakyRelu", "PRelu"]
+    feeds = random_feeds(exported)
+    for name, values in run(exported.model, feeds).items():
+        np.testing.assert_allclose(run(shipped.model, feeds)[name], values, rtol=FOLDING_ERROR)
