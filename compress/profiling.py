@@ -16,6 +16,7 @@ from device_profiles.profile import DeviceProfile
 from device_profiles.store import save_profile
 from device_profiles.target import Target
 from runtimes.bundle import Bundling, write_bundle
+from runtimes.data_dependence import DataDependence, data_dependences
 from runtimes.in_context import WidthVariant, measure_in_context, partial_in_context
 from runtimes.model_file import ModelSource, read_model
 from runtimes.prediction_check import PredictionCheck, check_prediction
@@ -116,6 +117,11 @@ class Profiling:
         proto = read_model(self.model)
         shapes = with_batch(input_shapes(proto) | dict(self.config.input_shapes), self.target.batch)
         return analyse(Network.from_model(with_shapes(proto, shapes)))
+
+    @cached_property
+    def data_dependences(self) -> tuple[DataDependence, ...]:
+        """What makes the latency depend on the data."""
+        return data_dependences(read_model(self.model))
 
     @cached_property
     def profiled(self) -> tuple[WidthVariant, ...]:

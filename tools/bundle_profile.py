@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from tools.command_line import run
-from tools.profile_target import HOW, add_network_options, profiling_of, settings_name
+from tools.profile_target import HOW, add_network_options, profiling_of, settings_name, show_data_dependences
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise BadInput(f"memory_mib (={options.memory_mib}) must be at least 1; most of the device's memory is right")
     profiling = profiling_of(options)
     output = options.output or Path("runs/bundles") / f"{profiling.name}-{settings_name(profiling.target)}"
+    show_data_dependences(profiling)
     # Runtimes hold weights up to twice.
     profiling.bundle(output, in_context=options.how != "isolated", resident_bytes=options.memory_mib * 2**20 // 2)
     print(output)

@@ -74,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         profiling = profiling_of(options)
         output = options.output or profile_path(profiling.name, profiling.target)
         profiling = replace(profiling, output=output)
+        show_data_dependences(profiling)
         profile = profiling.profile(in_context=options.how != "isolated", command=command)
         check = profiling.check(profile, options.check) if options.check else None
     if options.json is not None:
@@ -127,6 +128,12 @@ def profiling_of(options: argparse.Namespace) -> Profiling:
     return Profiling(loaded.model, loaded.name, target, config, variants=options.variants)
 
 
+def show_data_dependences(profiling: Profiling) -> None:
+    """Warn of what makes a latency depend on the data; those that are measured are random."""
+    for found in profiling.data_dependences:
+        print(f"the latency depends on the data: {found.op} {found.name!r} {found.reason}", file=sys.stderr)
+
+
 def profile_path(name: str, target: Target) -> Path:
     """Where the profile of a network on a target is written."""
     return Path("runs/profiles") / f"{name}-{settings_name(target)}.json"
@@ -143,6 +150,7 @@ def _profile_elsewhere(options: argparse.Namespace, command: str) -> DeviceProfi
     if options.from_bundle:
         return profile_from_bundle(options.from_bundle, command)
     profiling = profiling_of(options)
+    show_data_dependences(profiling)
     folder = Path("runs/bundles") / f"{profiling.name}-{settings_name(profiling.target)}"
     profiling.bundle(folder, in_context=options.how != "isolated")
     run_on_host(folder, options.host, options.host_python)
