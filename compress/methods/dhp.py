@@ -51,8 +51,8 @@ class Dhp:
         min_channels: Of these many channels of a set nothing more is taken.
         embedding: Numbers per pair of channels (m).
         exact: Whether to leave out the hypernetwork's biases.
-        bias_rate: Learning rate of these biases, as a multiple of the others'. With 1, digits were read no better
-            after cutting than after a random cut in two of six runs; with 0.1 at 91 % and more.
+        bias_rate: Learning rate of these biases, as a multiple of the others'. With 1, cut networks
+            read 50 to 80 % of the digits, with 0.1 they read 91 to 99 % (six runs each).
         device_aware: Whether latents of slow layers shrink faster, in proportion to l(i).
     """
 
@@ -202,8 +202,8 @@ class Search:
     def finish_(self) -> None:
         """Put the weights that the hypernetworks make in their place.
 
-        The latents shrink faster than running statistics follow, so these are taken anew; without that a network that
-        reads 99 % of the digits read 12 to 98 %.
+        The latents shrink faster than running statistics follow, so these are taken anew: without that, networks that
+        read 98 % of the digits or more read anything from 12 %.
         """
         for name in self.layers:
             parametrize.remove_parametrizations(self.context.module.get_submodule(name), "weight")
