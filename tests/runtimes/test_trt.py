@@ -36,7 +36,7 @@ from tests.runtimes.networks import conv, network, node, random, unet, zoo
 if importlib.util.find_spec("tensorrt_rtx") is None and not os.environ.get("CI"):
     pytest.skip("TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13", allow_module_level=True)
 
-SMALL = 64  # pixels, the fewest that all of them can halve as often as they do
+SMALL = 128  # pixels; the UNets halve their input seven times
 PLACES = {"Conv": "CONVOLUTION", "ConvTranspose": "DECONVOLUTION"}
 ELSEWHERE = {"on_this_gpu": False}  # there is none
 
