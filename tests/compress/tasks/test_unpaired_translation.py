@@ -110,6 +110,8 @@ def test_the_inverse_follows_the_networks_backward_pass_and_discriminators_only_
     assert not any(torch.equal(old, new) for old, new in zip(before, cycle.inverse.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in cycle.inverse.parameters())
     assert all(parameter.grad is not None for parameter in cycle.discriminating)
+    assert torch.equal(cycle.pool_b.state()["images"], outputs)  # what both discriminators saw went through their pools
+    assert cycle.pool_a.state()["images"].shape == outputs.shape
 
 
 def test_a_pool_fills_and_then_gives_older_images_half_of_the_time():
