@@ -112,7 +112,7 @@ class DeviceProfile:
 
         Args:
             target: The target at hand; its version is compared where both are known.
-            environment: The machine at hand.
+            environment: The machine at hand; the runtime that is installed there counts where the target has no version.
             model_sha256: Hash of the network at hand.
             allow: Names of differences that the caller accepts: "runtime", "device", "precision", "threads",
                 "batch", "version", "machine", "model".
@@ -124,8 +124,10 @@ class DeviceProfile:
         if target is not None:
             for field in ("runtime", "device", "precision", "threads", "batch"):
                 pairs[field] = (getattr(self.target, field), getattr(target, field))
-            if self.target.version and target.version:
-                pairs["version"] = (self.target.version, target.version)
+        installed = environment.versions.get(self.target.runtime, "") if environment is not None else ""
+        version = (target.version if target is not None else "") or installed
+        if self.target.version and version:
+            pairs["version"] = (self.target.version, version)
         if environment is not None and environment.fingerprint != self.environment.fingerprint:
             pairs["machine"] = (_machine(self.environment), _machine(environment))
         if model_sha256 is not None:

@@ -53,6 +53,13 @@ def test_a_profile_of_something_else_is_refused_unless_allowed_by_name(at_hand: 
     profile().check_matches(**at_hand, allow=[name])
 
 
+def test_the_version_that_is_installed_counts_where_no_session_was_opened() -> None:
+    installed = replace(environment(), versions={"onnxruntime": "1.30.0", "openvino": "2026.4.1"})
+    with pytest.raises(ProfileMismatch, match=r"version is 1\.31\.1, here it is 1\.30\.0"):
+        profile().check_matches(target=Target("onnxruntime"), environment=installed)
+    profile().check_matches(target=Target("onnxruntime", version="1.31.1"), environment=installed)
+
+
 def test_a_mismatch_names_all_that_differs() -> None:
     with pytest.raises(ProfileMismatch, match=r"runtime is .*; model is .*allow runtime, model by name"):
         profile().check_matches(target=Target("openvino"), model_sha256="cd" * 32)
