@@ -112,7 +112,7 @@ class DeviceProfile:
 
         Args:
             target: The target at hand; its version is compared where both are known.
-            environment: The machine at hand; the runtime that is installed there counts where the target has no version.
+            environment: The machine at hand; the version installed there counts where the target names none.
             model_sha256: Hash of the network at hand.
             allow: Names of differences that the caller accepts: "runtime", "device", "precision", "threads",
                 "batch", "version", "machine", "model".
