@@ -166,7 +166,7 @@ def write_bundle(folder: Path, bundling: Bundling) -> Manifest:
 
     Raises:
         BadInput: The model, its shapes or the folder are wrong.
-        UnsupportedModel: The network has no layer with weights, or weights of more than one element type.
+        UnsupportedModel: The network has no layer with weights.
     """
     writer, config = _Writer(folder), bundling.config
     proto = read_model(bundling.model)
