@@ -16,11 +16,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as vendor
 from device_profiles.errors import BadInput, RuntimeUnavailable, UnsupportedModel
 from device_profiles.target import Target
 from runtimes.bundled.sessions import onnxruntime_options
+from runtimes.cuda import check_gpu
 from runtimes.feeds import check_feeds
-from runtimes.model_file import to_bytes
+from runtimes.half import to_half
+from runtimes.model_file import read_model, to_bytes
+from runtimes.ort_cuda import CudaRuns
 
 Array = NDArray[np.generic]
 
+PRECISIONS = {"cpu": ("f32",), "cuda": ("f32", "tf32", "f16")}
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 DTYPES = {
     "tensor(float)": np.float32,
@@ -45,8 +49,8 @@ ERRORS = (
 class OnnxRuntimeSession:
     """A model in ONNX Runtime; see `runtimes.base.Session`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, target: Target) -> None:
-        self._session = session
+    def __init__(self, session: onnxruntime.InferenceSession, target: Target, cuda: CudaRuns | None = None) -> None:
+        self._session, self._cuda = session, cuda
         self.target = replace(target, version=onnxruntime.__version__)
         self.inputs = {i.name: tuple(s if isinstance(s, int) else -1 for s in i.shape) for i in session.get_inputs()}
         self.dtypes = {i.name: _dtype(i.type) for i in session.get_inputs()}
@@ -63,6 +67,11 @@ class OnnxRuntimeSession:
 
     def prepare(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
         """Bind the feeds once; the returned call runs on them and leaves its outputs in the runtime."""
+        if self._cuda is not None:
+            try:
+                return self._cuda.prepare(self._session, feeds, self.inputs, self.dtypes)
+            except ERRORS as err:
+                raise _refusal("run", err) from err
         binding = self._session.io_binding()
         for name, array in check_feeds(feeds, self.inputs, self.dtypes).items():
             binding.bind_cpu_input(name, array)
@@ -82,6 +91,8 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Free the model."""
         del self._session
+        if self._cuda is not None:
+            self._cuda.free()
 
     def __enter__(self) -> Self:
         return self
@@ -94,20 +105,24 @@ def check_target(target: Target) -> None:
     """Make sure that a target is here.
 
     Raises:
-        BadInput: The target asks for a precision that is a matter of the model here.
-        RuntimeUnavailable: This build of ONNX Runtime cannot drive the target's device.
+        BadInput: The target asks for a precision that the device does not compute in.
+        RuntimeUnavailable: This build of ONNX Runtime cannot drive the target's device, or there is no GPU.
     """
-    if target.precision != "f32":
+    device = target.device.partition(":")[0]
+    allowed = PRECISIONS.get(device, PRECISIONS["cpu"])
+    if target.precision not in allowed:
         raise BadInput(
-            f"precision (={target.precision!r}) must be 'f32' with onnxruntime, which computes in the file's types; "
-            "convert the file, or use openvino"
+            f"precision (={target.precision!r}) must be {' or '.join(map(repr, allowed))} with onnxruntime on "
+            f"{target.device!r}, which computes in the file's types; convert the file, or use openvino"
         )
     devices = [device for device, provider in PROVIDERS.items() if provider in onnxruntime.get_available_providers()]
-    if target.device not in devices:
+    if device not in devices:
         raise RuntimeUnavailable(
             f"device (={target.device!r}) is not in this build of ONNX Runtime, which has {', '.join(devices)}; "
-            "choose one of them or install onnxruntime-gpu"
+            "choose one of them or install onnxruntime-gpu, on a machine with an NVIDIA GPU"
         )
+    if device == "cuda":
+        check_gpu(target.device, target.runtime)
 
 
 def open_session(model: onnx.ModelProto | Path, target: Target, profile_to: Path | None = None) -> OnnxRuntimeSession:
@@ -122,17 +137,29 @@ def open_session(model: onnx.ModelProto | Path, target: Target, profile_to: Path
         RuntimeUnavailable: The device could not be started.
         UnsupportedModel: ONNX Runtime lacks an operator of the model or refuses the model.
     """
+    if target.precision == "f16":
+        model = to_half(read_model(model)).model
     source = str(model) if isinstance(model, Path) else to_bytes(model)
-    provider, options = PROVIDERS[target.device], _options(target)
+    device = target.device.partition(":")[0]
+    provider, options = PROVIDERS[device], _options(target)
     if profile_to is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile_to)
+    cuda = CudaRuns(target) if device == "cuda" else None
+    settings = cuda.provider_options(target.precision) if cuda else {}
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=[provider])
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
     except ERRORS as err:
+        if cuda is not None:
+            cuda.free()
         raise _refusal("load", err) from err
-    if session.get_providers()[0] != provider:  # it falls back to the CPU without an error
-        raise RuntimeUnavailable(f"device (={target.device!r}) could not be started by ONNX Runtime; check its driver")
-    return OnnxRuntimeSession(session, target)
+    if cuda is not None and session.get_providers()[0] != provider:  # it falls back to the CPU without an error
+        del session
+        cuda.free()
+        raise RuntimeUnavailable(
+            f"device (={target.device!r}) could not be started by ONNX Runtime, which needs the CUDA and cuDNN that it "
+            "was built with: pip install onnxruntime-gpu[cuda,cudnn]; or use the cpu"
+        )
+    return OnnxRuntimeSession(session, target, cuda)
 
 
 def _options(target: Target) -> onnxruntime.SessionOptions:

@@ -145,6 +145,8 @@ class TensorRtSession:
         self._monitor: GpuMonitor | None = open_monitor(bus_id(self._gpu))
         self._executions: list[Execution] = []
         self.target = replace(target, version=sdk.version)
+        options = {"precision": target.precision, "strongly_typed": "yes"}
+        self.options = options | ({"gpu": self._monitor.state().name} if self._monitor else {})
         names = _tensors(engine)
         given = [name for name in names if engine.get_tensor_mode(name) == sdk.trt.TensorIOMode.INPUT]
         self.inputs = {name: tuple(engine.get_tensor_shape(name)) for name in given}
