@@ -15,7 +15,9 @@ from runtimes.bundled import runner
 from runtimes.bundled.records import append_record, read_records
 from runtimes.bundled.runner import MANIFEST, RESULTS, Watchdog, main
 from runtimes.bundled.sessions import RUNTIMES
+from runtimes.model_file import to_bytes
 from tests.runtimes.bundles import bundle, run_here
+from tests.runtimes.networks import conv
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,13 @@ def test_a_watchdog_leaves_work_alone_that_moves() -> None:
         watchdog.moved("work")
         time.sleep(0.03)
     watchdog.limit_s = 1e9
+
+
+def test_openvino_in_another_precision_than_was_asked_for_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(to_bytes(conv()))
+    session = RUNTIMES["openvino"]({"INFERENCE_PRECISION_HINT": "f32"}, {"device": "cpu", "precision": "bf16"})
+    with pytest.raises(runner.Refusal, match=r"precision \(='bf16'\) was asked for, but OpenVINO computes in f32 here"):
+        session.open(tmp_path / "net.onnx", {})
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(runner.Refusal, match=r"OpenVINO .* cannot load .*bad\.onnx"):
+        session.open(tmp_path / "bad.onnx", {})
