@@ -16,6 +16,8 @@ Example:
     python tools/profile_target.py --runtime onnxruntime
     python tools/profile_target.py --runtime openvino --model unet-32 --how both --check 20
     python tools/profile_target.py --runtime openvino --model unet-32 --threads 2
+    python tools/profile_target.py --runtime tensorrt --precision f16
+    python tools/profile_target.py --runtime onnxruntime --device cuda:0
     python tools/profile_target.py --runtime onnxruntime --model mine.onnx --input 1x3x224x224
     python tools/profile_target.py --runtime openvino --model package.module:callable --input 1x3x128x128
     python tools/profile_target.py --model unet-32 --how both --host user@device
@@ -88,13 +90,13 @@ def main(arguments: list[str] | None = None) -> int:
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is measured, for what and how long."""
     add = parser.add_argument
-    add("--runtime", default="onnxruntime", help="onnxruntime, openvino or tensorrt (default: %(default)s)")
+    add("--runtime", default="onnxruntime", help="onnxruntime, openvino, tensorrt or tensorrt-rtx (%(default)s)")
     add("--model", default="unet-64", help="a bundled network, an .onnx file or package.module:callable (%(default)s)")
     add(
         "--input", action="append", default=[], metavar="1x3x128x128", help="shape of an input, once for each, in order"
     )
-    add("--device", help="cpu, cuda, gpu ... (default: what the runtime is made for)")
-    add("--precision", default="f32", help="f32, bf16 or f16 (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, gpu ... (default: what the runtime is made for)")
+    add("--precision", default="f32", help="f32, tf32, bf16 or f16 (default: %(default)s)")
     add("--threads", type=int, default=1, help="CPU threads of one inference (default: %(default)s)")
     add("--batch", type=int, help="samples of one inference (default: that of --input, or 1)")
     add("--budget-s", type=float, default=15.0, help="about how long to measure, seconds (default: %(default)s)")
@@ -173,7 +175,7 @@ def _table(profile: DeviceProfile, output: Path) -> str:
         channels = f"{layer.in_channels} -> {layer.out_channels}"
         rows.append((layer.name, layer.op, channels, f"{full.ms:.3f}", f"{share:.1f}", f"{full.spread_percent:.1f}"))
     whole, target = profile.end_to_end, profile.target
-    clock = "CPU time" if whole.clock == "cpu" else "wall-clock time"
+    clock = {"cpu": "CPU time", "wall": "wall-clock time", "gpu": "the GPU's time, without copies"}[whole.clock]
     return f"""{aligned(rows)}
 
 the whole network: {whole.ms:.3f} ms (n = {whole.n}, spread {whole.spread_percent:.1f} %); \
