@@ -195,7 +195,7 @@ def _selected(seed: int) -> list[dict[str, Any]]:
     quarter = {"keep_ratio": 0.25}
     variants = {
         "DCP": (largest, quarter),
-        "L1 order": (by_norm, quarter),
+        "folded norm order": (by_norm, quarter),
         "random order": (at_random, quarter),
         "smallest gradients": (smallest, quarter),
         "reconstruction only": (largest, {**quarter, "balance": 0.0}),
