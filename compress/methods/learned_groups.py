@@ -9,7 +9,10 @@ mask is learned. What differs from the paper:
   inputs are chosen, and so the exported groups need no shuffle afterwards that a consumer would have to absorb.
 * Any convolution with enough channels can be condensed, not 1x1 ones only, and trained ones too.
 * It is done only where it pays: `grouping_gain` measures the gathered group convolution against the dense one. The
-  gather is a pass over memory that the dense one does not need, and runtimes have slow paths for groups.
+  gather is a pass over memory that the dense one does not need: with G = C = 4, in two runtimes on one CPU, layers of
+  64 and 256 channels became 1.6 to 3.9 times as fast, layers of 16 channels 0.9 to 1.4 times.
+* Learned inputs are better than drawn ones right after they are chosen; trained on for long enough, digits were read as
+  well with either.
 
 It removes no channel, so it scores all alike and has no choice of channels; after `finish_` the network has other
 layers, and its channel graph has to be found again.
