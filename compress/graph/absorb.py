@@ -145,9 +145,11 @@ def _passed_on(node: onnx.NodeProto, values: Mapping[str, Floats], graph: Channe
     if node.op_type == "LeakyRelu":
         slope = next((attribute.f for attribute in node.attribute if attribute.name == "alpha"), 0.01)
         return np.where(x < 0, slope * x, x)
-    if node.op_type == "Flatten":
-        return np.repeat(x, graph.network.shapes[node.output[0]][-1] // len(x))
-    reduced = node.op_type in ("ReduceMean", "ReduceMax") and _keeps_channels(node, graph.network.weights)
+    shape, result = (graph.network.shapes[name] for name in (node.input[0], node.output[0]))
+    if node.op_type in ("Flatten", "Reshape", "Squeeze"):
+        flat = len(result) == 2 and result[0] == shape[0] and len(x) == shape[1]
+        return np.repeat(x, result[1] // len(x)) if flat else None
+    reduced = node.op_type in ("ReduceMean", "ReduceMax") and _keeps_channels(node, graph)
     return x if reduced or (node.op_type == "AveragePool" and not _pads(node)) else None
 
 
@@ -155,10 +157,11 @@ def _pads(node: onnx.NodeProto) -> bool:
     return any(any(a.ints) if a.name == "pads" else a.name == "auto_pad" and a.s != b"NOTSET" for a in node.attribute)
 
 
-def _keeps_channels(node: onnx.NodeProto, weights: Mapping[str, NDArray[np.generic]]) -> bool:
+def _keeps_channels(node: onnx.NodeProto, graph: ChannelGraph) -> bool:
     """Whether a reduction combines positions of a feature map and leaves its channels apart."""
-    listed = weights.get(node.input[1]) if len(node.input) > 1 else None
-    return listed is not None and bool((listed.astype(np.int64) > 1).all())
+    listed = graph.network.weights.get(node.input[1]) if len(node.input) > 1 else None
+    rank = len(graph.network.shapes[node.input[0]])
+    return listed is not None and bool((listed.astype(np.int64) % rank > 1).all())
 
 
 def _dead_outputs(graph: ChannelGraph, layer: Layer) -> Floats:

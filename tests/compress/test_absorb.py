@@ -88,3 +88,17 @@ def test_a_norm_of_each_picture_takes_a_constant_away_by_itself():
     found = absorb_(module, graph, keep)
     assert (found.channels, found.nowhere) == (1, ())
     assert (run_in_chunks(prune_module(module, graph, keep), INPUTS) - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("head", ["mean", "flat"])
+def test_a_head_absorbs_constants_exactly_behind_a_pooling_or_a_flattening(head):
+    torch.manual_seed(4)
+    pooling, inputs = {"mean": (nn.AdaptiveAvgPool2d(1), 4), "flat": (nn.MaxPool2d(2), 64)}[head]
+    body = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
+    module = nn.Sequential(*body, pooling, nn.Flatten(), nn.Linear(inputs, 3)).eval()
+    with torch.no_grad():
+        module[1].weight[1], module[1].bias[1] = 0.0, 1.0
+    graph, keep = analyse(export_module(module, IMAGE)), {"0": np.array([0, 2, 3])}
+    wanted = run_in_chunks(module, INPUTS)
+    assert absorb_(module, graph, keep).channels == 1
+    assert (run_in_chunks(prune_module(module, graph, keep), INPUTS) - wanted).abs().max() < 1e-5
