@@ -79,7 +79,7 @@ def to_half(model: onnx.ModelProto) -> Half:
                 op_block_list=float16.DEFAULT_OP_BLOCK_LIST,
             )  # fmt: skip
         onnx.checker.check_model(converted)
-    except (ValueError, onnx.checker.ValidationError) as err:
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise UnsupportedModel(
             f"the network cannot be converted to f16: {' '.join(str(err).split())[:300]}; give it in f32, or use "
             "precision 'f32', which computes in the file's own types"
