@@ -7,17 +7,20 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tensorrt_rtx
 
 from device_profiles.errors import BadInput, RuntimeUnavailable, UnsupportedModel
 from device_profiles.target import Target
-from runtimes import cuda, trt, trt_operators
+from runtimes import cuda, timing, trt, trt_operators
 from runtimes.base import time_operators
+from runtimes.in_context import WidthVariant, measure_in_context
+from runtimes.partial_profile import PartialProfile
 from runtimes.timing import Effort, GpuRun, clock_for, measure
 from runtimes.trt import CopyTimes, TensorRtSession
 from tests.runtimes.fake_gpu import FakeContext, FakeCuda, FakeEngine, FakeNetwork, fake_sdk
-from tests.runtimes.networks import conv
+from tests.runtimes.networks import conv, network, node, random
 
 TARGET = Target("tensorrt-rtx", "cuda")
 FEEDS = {"x": np.arange(4, dtype=np.float32).reshape(1, 4)}
@@ -214,3 +217,24 @@ def test_without_cuda_python_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: None)
     with pytest.raises(RuntimeUnavailable, match=r"cuda-python, which cannot be loaded .*pip install cuda-bindings"):
         cuda.check_gpu("cuda", "tensorrt")
+
+
+def test_a_network_is_measured_in_context_as_on_a_cpu(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk = fake_sdk(FakeNetwork(gpu, shape=(1, 4, 8, 8)))
+    for module in (trt, trt_operators):
+        monkeypatch.setattr(module, "load_sdk", lambda runtime: sdk)
+    monkeypatch.setattr(trt, "build_engine", lambda model, sdk, options: b"plan")
+    monkeypatch.setattr(timing, "GPU_WARM_UP_S", 0.0)
+
+    def build(width: int) -> onnx.ModelProto:
+        nodes = [node("Conv", "x a.weight", "h"), node("Conv", "h b.weight", "y")]
+        return network(nodes, {"a.weight": random(width, 4, 1, 1), "b.weight": random(4, width, 1, 1)})
+
+    widths = (64, 16, 33, 48, 20)
+    variants = [WidthVariant({"a": (4, w), "b": (w, 4)}, lambda w=w: build(w)) for w in widths]
+    found = measure_in_context(variants, TARGET, Effort(budget_s=0.01), PartialProfile(None, ""))
+    for variant in found.variants:
+        assert (variant.end_to_end.clock, variant.end_to_end.builds_ms) == ("gpu", (2.0, 2.0))
+        assert sum(variant.layers_ms.values()) == pytest.approx(2.0)
+    assert found.merged == {"a": "b"}  # no kernel of the fake engine names it
+    assert (gpu.alive, gpu.host) == ({}, {})
