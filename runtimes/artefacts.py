@@ -20,7 +20,7 @@ from runtimes.half import to_half
 from runtimes.model_file import to_bytes
 from runtimes.trt import TensorRtSession
 from runtimes.trt_build import EngineOptions, build_engine
-from runtimes.trt_sdk import load_sdk
+from runtimes.trt_sdk import RTX, load_sdk
 
 MANIFEST, SCHEMA = "manifest.json", 1  # 1: the first
 F32, F16, ENGINE, CACHE = "model.onnx", "model.f16.onnx", "model.engine", "timing.cache"
@@ -71,7 +71,7 @@ def export_engine(
         UnsupportedModel: TensorRT refuses the network.
     """
     sdk, gpu = load_sdk(target.runtime), check_gpu(target.device, target.runtime)
-    cache = folder / CACHE
+    cache = folder / CACHE if target.runtime != RTX else None  # which times no kernels when it builds
     plan = build_engine(model, sdk, EngineOptions(target.precision, options.batches, options.workspace_bytes, cache))
     write_whole(folder / ENGINE, plan)
     monitor = open_monitor(bus_id(gpu))
@@ -89,7 +89,7 @@ def export_engine(
         "valid_for": valid_for,
     }
     written = {ENGINE: engine}
-    if cache.is_file():
+    if cache is not None and cache.is_file():
         cache.with_name(f"{CACHE}.lock").unlink(missing_ok=True)
         written[CACHE] = {"kind": "timing cache", "valid_for": valid_for}
     return written

@@ -90,19 +90,19 @@ def test_an_engine_comes_with_what_it_is_valid_for(
         return b"plan"
 
     monkeypatch.setattr(artefacts, "build_engine", build)
-    target = Target("tensorrt-rtx", "cuda", "f16", batch=4)
+    target = Target("tensorrt", "cuda", "f16", batch=4)
     files = artefacts.export_engine(unet(), tmp_path, target, EngineOptions("f16", (1, 4, 8), 2**20))
     assert (options[0].batches, options[0].workspace_bytes, options[0].precision) == ((1, 4, 8), 2**20, "f16")
     manifest = artefacts.write_manifest(tmp_path, "net", files)
     assert manifest["files"]["model.engine"]["valid_for"] == {
-        "runtime": "tensorrt-rtx",
+        "runtime": "tensorrt",
         "version": "1.7.fake",
         "compute_capability": "9.0",
         "gpu": None,
     }
     assert set(manifest["files"]) == {"model.engine", "timing.cache"}
     with artefacts.open_engine(tmp_path, "cuda", trusted=True) as session:
-        assert session.target == Target("tensorrt-rtx", "cuda", "f16", batch=4, version="1.7.fake")
+        assert session.target == Target("tensorrt", "cuda", "f16", batch=4, version="1.7.fake")
 
 
 def folder_with_engine(folder: Path, **changes: object) -> Path:

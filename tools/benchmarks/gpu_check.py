@@ -1,9 +1,9 @@
 """Check and measure all that runs on an NVIDIA GPU, in less than 8 minutes: TensorRT, TensorRT-RTX, ONNX Runtime CUDA.
 
 Of whichever of them is there: do the results agree with ONNX Runtime on the CPU, in f32, tf32 and f16; how long does
-the network take, against the same network with half of its channels; how long do its layers take inside it; and how well
-does a profile predict networks that it has not seen. Each runtime has a process and a share of the time of its own;
-what is finished when that is over stays. Without a GPU, the results say so.
+the network take, against the same network with half of its channels; how long do its layers take inside it; and how
+well does a profile predict networks that it has not seen. Each runtime has a process and a share of the time of its
+own; what is finished when that is over stays. Without a GPU, the results say so.
 
 Example:
     python tools/benchmarks/gpu_check.py
