@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 import torch
@@ -41,8 +42,8 @@ def export_module(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Netw
     Raises:
         UnsupportedModel: torch cannot export the module, or not in the opset this toolkit reads.
     """
-    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    module = plain(module)
+    inputs = tuple(each.contiguous() for each in ((example,) if isinstance(example, Tensor) else example))
+    module = _contiguous(plain(module))
     modes = {one: one.training for one in module.modules()}
     module.eval()
     try:
@@ -63,8 +64,20 @@ def export_module(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Netw
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     if opset != OPSET:
         raise UnsupportedModel(f"torch.onnx wrote opset {opset} in place of {OPSET}; use a supported torch version")
+    _rename(model.graph, _first_names(module))
     strip(model)
     return Network.from_model(model)
+
+
+def _contiguous(module: nn.Module) -> nn.Module:
+    """Return a module whose weights lie in the order of their axes: with channels last the exporter adds transposes."""
+    if all(tensor.is_contiguous() for tensor in module.parameters()):
+        return module
+    copied = copy.deepcopy(module)
+    with torch.no_grad():
+        for tensor in copied.parameters():
+            tensor.data = tensor.data.contiguous()
+    return copied
 
 
 def deployable(network: Network) -> Network:
@@ -101,6 +114,20 @@ def _name_biases(graph: onnx.GraphProto) -> None:
         wanted = name.removesuffix(".weight_bias") + ".bias"
         if name.endswith(".weight_bias") and wanted not in names:
             renamed[name] = wanted
+    _rename(graph, renamed)
+
+
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """Map every further name of a shared tensor, one of which the exporter takes, to the name torch gives it first."""
+    every = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, tensor in every:
+        first.setdefault(id(tensor), name)
+    return {name: first[id(tensor)] for name, tensor in every if first[id(tensor)] != name}
+
+
+def _rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    """Give initializers other names, in place."""
     for tensor in graph.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
     for node in graph.node:

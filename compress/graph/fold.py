@@ -225,7 +225,12 @@ def _absorb_transposes(graph: onnx.GraphProto) -> None:
 
 
 def _moved_weights(graph: onnx.GraphProto, constants: list[onnx.NodeProto]) -> set[str]:
-    weights = {tensor.name for tensor in graph.initializer if tensor.data_type in FLOATS and np.prod(tensor.dims) > 1}
+    # A single number is a weight if it has a parameter's dotted name, such as a PReLU's slope; others are literals.
+    weights = {
+        tensor.name
+        for tensor in graph.initializer
+        if tensor.data_type in FLOATS and (np.prod(tensor.dims) > 1 or "." in tensor.name)
+    }
     moved: set[str] = set()
     for node in constants:
         if node.op_type in MOVEMENT and node.input[0] in weights:

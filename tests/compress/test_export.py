@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.export import OPSET, deployable, export_module
+from compress.graph.analyse import analyse
 from compress.graph.proof import random_feeds, run
 from compress.models.unet import UNet
+from compress.surgery import named_tensors, prune_module, with_weights
 from device_profiles.errors import UnsupportedModel
 from runtimes.layers import weighted_layers
 
@@ -117,3 +119,33 @@ def test_a_prelu_with_one_slope_is_shipped_as_a_leaky_relu() -> None:
     feeds = random_feeds(exported)
     for name, values in run(exported.model, feeds).items():
         np.testing.assert_allclose(run(shipped.model, feeds)[name], values, rtol=FOLDING_ERROR)
+
+
+@pytest.mark.parametrize("slopes", [1, 8])
+def test_slopes_keep_their_names_so_that_trained_ones_can_take_their_place(slopes):
+    shared = nn.PReLU(slopes)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), shared, nn.Conv2d(8, 8, 3), nn.PReLU(slopes), nn.Conv2d(8, 8, 1), shared)
+    before = [slope.detach().clone() for slope in (module[1].weight, module[3].weight)]
+    network = export_module(module, torch.randn(1, 3, 9, 9))
+    assert torch.equal(module[1].weight, before[0])
+    assert torch.equal(module[3].weight, before[1])
+    with torch.no_grad():
+        module[1].weight.uniform_(0.1, 0.2)
+        module[3].weight.uniform_(0.6, 0.7)
+    feed = torch.randn(1, 3, 9, 9)
+    trained = with_weights(network, named_tensors(module))
+    (result,) = run(trained.model, {trained.model.graph.input[0].name: feed.numpy()}).values()
+    assert np.allclose(result, module(feed).detach().numpy(), atol=1e-5)
+    graph = analyse(network)
+    pruned = prune_module(module, graph, {one.name: np.arange(one.width // 2) for one in graph.prunable})
+    assert pruned[3].weight.numel() == max(1, slopes // 2)
+
+
+def test_a_module_with_its_channels_last_is_exported_like_any_other():
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    plain = export_module(module, torch.randn(1, 3, 9, 9))
+    module.to(memory_format=torch.channels_last)
+    last = export_module(module, torch.randn(1, 3, 9, 9).to(memory_format=torch.channels_last))
+    assert [node.op_type for node in last.model.graph.node] == [node.op_type for node in plain.model.graph.node]
+    assert [one.width for one in analyse(last).prunable] == [8]
+    assert not module[0].weight.is_contiguous()
