@@ -2,7 +2,8 @@
 
 The network predicts the noise and subtracts it. Every convolution has a bias, those before a BatchNorm included, as in
 the DHP paper's code: 557,057 parameters and 9.079 G MACs for one grey channel of 128x128 pixels, 9.13 G counted with
-`compress.graph.count.DHP_RESTORATION`. Weights start after He et al. (2015), as in the paper.
+`compress.graph.count.DHP_RESTORATION`. Weights start after He et al. (2015), as in the paper, but those of
+the last convolution near zero.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from compress.models.initialise import he_
 from device_profiles.errors import BadInput
+
+
+FIRST_NOISE = 1e-3  # the network begins by giving back its input: 24.2 in place of 18.2 dB after 200 steps (one run)
 
 
 class DnCnn(nn.Module):
@@ -36,6 +40,7 @@ class DnCnn(nn.Module):
         layers.append(nn.Conv2d(width, in_channels, 3, padding=1))
         self.layers = nn.Sequential(*layers)
         he_(self)
+        nn.init.normal_(self.layers[-1].weight, std=FIRST_NOISE)
 
     def forward(self, noisy: Float[Tensor, "n i h w"]) -> Float[Tensor, "n i h w"]:
         """Return the image without its noise."""
