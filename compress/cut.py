@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from compress.balanced import keep_counts
 from compress.export import deployable
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
-from compress.select import LEAST_MULTIPLE, MEASUREMENTS, Steered, keep_above, keep_uniform, steer_to_goal, threshold_at
+from compress.select import (
+    LEAST_MULTIPLE,
+    MEASUREMENTS,
+    Steered,
+    steer_to_goal,
+    threshold_at,
+    uniform_widths,
+    widths_above,
+)
 from compress.validate import measure_latencies
 from device_profiles.errors import BadInput, BudgetInfeasible
 from device_profiles.predict import predict
@@ -194,7 +203,12 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig) -> Cut:
         BudgetInfeasible: No threshold reaches the goal.
     """
     own = widths_of(chosen or {})
-    steered = rig.steer(lambda setting: keep_above(scores, own, threshold_at(setting, scores), rig.multiples), "cut")
+
+    def keep_at(setting: float) -> Keep:
+        widths = widths_above(scores, own, threshold_at(setting, scores), rig.multiples)
+        return keep_counts(rig.graph, scores, widths)
+
+    steered = rig.steer(keep_at, "cut")
     threshold = threshold_at(steered.setting, scores)
     return Cut(
         steered.keep,
@@ -211,7 +225,11 @@ def cut_uniform(scores: Scores, rig: Rig, goal: float) -> Cut:
     Raises:
         BudgetInfeasible: No share reaches the goal.
     """
-    steered = rig.steer(lambda setting: keep_uniform(scores, 1 - setting, rig.multiples), "uniform cut", goal)
+
+    def keep_at(setting: float) -> Keep:
+        return keep_counts(rig.graph, scores, uniform_widths(scores, 1 - setting, rig.multiples))
+
+    steered = rig.steer(keep_at, "uniform cut", goal)
     return Cut(steered.keep, {}, None, steered.speedup * goal, steered.measurements)
 
 

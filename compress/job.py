@@ -162,6 +162,7 @@ class Job:
             goal=self.rig.goal,
             speedup=self.rig.predicted_speedup,
             seed=self.recipe.seed,
+            multiples=self.rig.multiples,
         )
         method: Method = self.settings.prepare(context)
         phase = self._train("condense", module, training, method.extras()).phase

@@ -60,13 +60,13 @@ def threshold_at(setting: float, scores: Mapping[str, Float[np.ndarray, " n"]]) 
     return float(np.quantile(np.concatenate(list(scores.values())), setting)) if setting > 0 else -math.inf
 
 
-def keep_above(
+def widths_above(
     scores: Mapping[str, Float[np.ndarray, " n"]],
     own: Mapping[str, int],
     threshold: float,
     multiples: Mapping[str, int],
-) -> dict[str, Int[np.ndarray, " kept"]]:
-    """Keep at most a method's own number of channels, those above a threshold, rounded up to good widths.
+) -> dict[str, int]:
+    """Count the channels above a threshold, at most a method's own number, rounded up to good widths.
 
     Args:
         scores: Each set's scores, comparable between sets.
@@ -74,20 +74,20 @@ def keep_above(
         threshold: In units of the scores; minus infinity leaves the method alone to decide.
         multiples: By set, what good widths are multiples of: `compress.cut.Rig.multiples`.
     """
-    keep = {}
-    for name, values in scores.items():
-        width = min(own.get(name, len(values)), int((values > threshold).sum()))
-        keep[name] = keep_strongest(values, rounded_width(width, len(values), multiples[name]))
-    return keep
-
-
-def keep_uniform(
-    norms: Mapping[str, Float[np.ndarray, " n"]], ratio: float, multiples: Mapping[str, int]
-) -> dict[str, Int[np.ndarray, " kept"]]:
-    """Keep the same share of every set's channels, the strongest, rounded up to good widths as in `keep_above`."""
     return {
-        name: keep_strongest(values, rounded_width(round(ratio * len(values)), len(values), multiples[name]))
-        for name, values in norms.items()
+        name: rounded_width(
+            min(own.get(name, len(values)), int((values > threshold).sum())), len(values), multiples[name]
+        )
+        for name, values in scores.items()
+    }
+
+
+def uniform_widths(
+    scores: Mapping[str, Float[np.ndarray, " n"]], ratio: float, multiples: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the same share of every set's channels, rounded up to good widths as in `widths_above`."""
+    return {
+        name: rounded_width(round(ratio * len(values)), len(values), multiples[name]) for name, values in scores.items()
     }
 
 

@@ -7,7 +7,7 @@ and scores them; selection by latency, surgery, fine-tuning, export, validation 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -34,6 +34,7 @@ class Context:
         goal: The speedup on the slowest target that the network is to arrive at.
         speedup: Predicts that speedup for widths by set name; sets that are missing keep their full width.
         seed: Of everything the method draws.
+        multiples: What widths that run well are multiples of, by set: the steps that the profiles found.
     """
 
     module: nn.Module
@@ -44,6 +45,7 @@ class Context:
     goal: float
     speedup: Callable[[Mapping[str, int]], float]
     seed: int = 0
+    multiples: Mapping[str, int] = field(default_factory=dict)
 
 
 class Method(Protocol):

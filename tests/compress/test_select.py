@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.select import keep_above, keep_uniform, rounded_width, steer_to_goal, threshold_at
+from compress.select import rounded_width, steer_to_goal, threshold_at, uniform_widths, widths_above
 from device_profiles.errors import BudgetInfeasible
 
 
@@ -16,23 +16,19 @@ def speedup(keep):
     return 100 / len(keep["layer"])
 
 
-def test_keep_above_keeps_what_the_method_chose_when_no_threshold_cuts():
-    norms = {"a": np.array([0.1, 2.0, 1.0, 0.01, 3.0, 0.02, 1.5, 0.01]), "b": np.ones(8)}
-    keep = keep_above(norms, {"a": 4}, -np.inf, {"a": 4, "b": 4})
-    assert keep["a"].tolist() == [1, 2, 4, 6]
-    assert keep["b"].tolist() == list(range(8))
+def test_widths_are_the_methods_own_when_no_threshold_cuts():
+    scores = {"a": np.array([0.1, 2.0, 1.0, 0.01, 3.0, 0.02, 1.5, 0.01]), "b": np.ones(8)}
+    assert widths_above(scores, {"a": 4}, -np.inf, {"a": 4, "b": 4}) == {"a": 4, "b": 8}
 
 
-def test_keep_above_lets_a_threshold_cut_deeper_than_the_method():
-    norms = {"a": np.arange(16) / 10}
-    assert keep_above(norms, {"a": 12}, 1.15, {"a": 4})["a"].tolist() == [12, 13, 14, 15]
-    assert len(keep_above(norms, {"a": 12}, 1.15, {"a": 8})["a"]) == 8
+def test_a_threshold_cuts_deeper_than_the_method():
+    scores = {"a": np.arange(16) / 10}
+    assert widths_above(scores, {"a": 12}, 1.15, {"a": 4}) == {"a": 4}
+    assert widths_above(scores, {"a": 12}, 1.15, {"a": 8}) == {"a": 8}
 
 
-def test_keep_uniform_keeps_the_strongest_of_every_set():
-    keep = keep_uniform({"a": np.array([5.0, 1, 4, 2, 8, 7, 3, 6]), "b": np.arange(16.0)}, 0.5, {"a": 4, "b": 4})
-    assert keep["a"].tolist() == [0, 4, 5, 7]
-    assert keep["b"].tolist() == list(range(8, 16))
+def test_uniform_widths_are_the_same_share_of_every_set():
+    assert uniform_widths({"a": np.ones(8), "b": np.ones(16)}, 0.5, {"a": 4, "b": 4}) == {"a": 4, "b": 8}
 
 
 def test_widths_are_rounded_up_to_what_runtimes_run_well():

@@ -1,0 +1,109 @@
+"""Greedy selection on a network that reads digits, with planted channels and planted latencies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from compress.balanced import keep_counts
+from compress.cut import widths_of
+from compress.methods.base import Context
+from compress.methods.greedy import Greedy
+from compress.surgery import prune_module
+from compress.train.judge import recalibrate_
+from compress.train.loop import Training
+from tests.compress.methods.digits import Digits, accuracy, graph_of, trained_network
+
+FULL = {"0": 32, "3": 32, "7": 64, "10": 64}
+
+
+def speedup_by(cost):
+    """A network whose latency is the sum of its widths, each times its cost."""
+    whole = sum(cost[name] * width for name, width in FULL.items())
+    return lambda widths: whole / sum(cost[name] * widths.get(name, FULL[name]) for name in FULL)
+
+
+def selected(settings, cost, goal=1.8, module=None):
+    module = module or trained_network()
+    graph = graph_of(module)
+    context = Context(
+        module=module,
+        graph=graph,
+        task=Digits(),
+        training=Training(steps=1),
+        latency_shares={},
+        goal=goal,
+        speedup=speedup_by(cost),
+        multiples=dict.fromkeys(FULL, 4),
+    )
+    selection = settings.prepare(context)
+    selection.finish_()
+    return graph, selection.scores()
+
+
+def kept_at(graph, scores, speedup, goal=1.8):
+    """Follow the order of removal until the network is fast enough."""
+    places = np.sort(np.concatenate(list(scores.values())))
+    for threshold in places:
+        widths = {name: max(1, int((values > threshold).sum())) for name, values in scores.items()}
+        if speedup(widths) >= goal:
+            return keep_counts(graph, scores, widths)
+    raise AssertionError("the order never reaches the goal")
+
+
+@pytest.fixture(scope="module")
+def even():
+    cost = dict.fromkeys(FULL, 1.0)
+    module = trained_network()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    graph, scores = selected(Greedy(cuts=6, samples=16), cost, goal=2.5, module=module)
+    unchanged = all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    return graph, scores, speedup_by(cost), unchanged
+
+
+def test_the_networks_weights_come_back(even):
+    assert even[3]
+
+
+def test_every_channel_has_its_own_place_within_its_set(even):
+    for name, values in even[1].items():
+        assert len(values) == FULL[name]
+        assert np.isfinite(values).all()
+        assert len(np.unique(values)) > 0.9 * len(values)
+
+
+def accuracy_when_kept(graph, keep):
+    pruned = prune_module(trained_network(), graph, keep)
+    recalibrate_(pruned, Digits())
+    return accuracy(pruned, Digits())
+
+
+def test_what_greedy_keeps_is_far_better_than_random_before_any_fine_tuning(even):
+    graph, scores, speedup, _ = even
+    keep = kept_at(graph, scores, speedup, goal=2.5)
+    found, random = accuracy_when_kept(graph, keep), []
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        drawn = {name: generator.random(len(values)) for name, values in scores.items()}
+        random.append(accuracy_when_kept(graph, keep_counts(graph, drawn, widths_of(keep))))
+    assert found > np.mean(random) + 20
+
+
+def test_a_layer_that_is_slow_on_the_device_loses_more_channels(even):
+    slow = dict.fromkeys(FULL, 1.0) | {"7": 8.0}
+    graph, scores = selected(Greedy(cuts=6, samples=16), slow)
+    shares = {}
+    for key, found, cost in (("even", even[1], dict.fromkeys(FULL, 1.0)), ("slow", scores, slow)):
+        keep = kept_at(graph, found, speedup_by(cost))
+        shares[key] = len(keep["7"]) / sum(map(len, keep.values()))
+    assert shares["slow"] < 0.8 * shares["even"]
+
+
+def test_a_dead_channel_goes_first():
+    module = trained_network()
+    with torch.no_grad():
+        module[4].weight[5] = 0.0  # the normalisation after the second convolution
+        module[4].bias[5] = 0.0
+    _, scores = selected(Greedy(cuts=3, samples=8), dict.fromkeys(FULL, 1.0), module=module)
+    assert scores["3"][5] == scores["3"].min()
