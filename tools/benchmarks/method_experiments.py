@@ -41,16 +41,16 @@ def main() -> None:
 
     sys.path.insert(0, str(ROOT))  # the experiments share their network with the tests
     torch.set_num_threads(1)
-    record: dict[str, Any] = json.loads(arguments.output.read_text("utf-8")) if arguments.output.exists() else {}
     for name in arguments.experiments:
-        record[name] = {
+        found = {
             "command": shlex.join(["python", "tools/benchmarks/method_experiments.py", *sys.argv[1:]]),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": read_environment().cpu_model,
             "rows": EXPERIMENTS[name](),
         }
-        write_whole(arguments.output, json.dumps(record, indent=1) + "\n")
-        for row in record[name]["rows"]:
+        known = json.loads(arguments.output.read_text("utf-8")) if arguments.output.exists() else {}  # by now
+        write_whole(arguments.output, json.dumps(known | {name: found}, indent=1) + "\n")
+        for row in found["rows"]:
             print(name, *(f"{key}={value}" for key, value in row.items()))
 
 
