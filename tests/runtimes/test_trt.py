@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +254,11 @@ def test_without_a_gpu_one_line_says_what_to_do(sdk: Sdk, monkeypatch: pytest.Mo
         check_target(Target("tensorrt-rtx", device="cuda"))
     with pytest.raises(BadInput, match=r"precision \(='bf16'\)"):
         check_target(Target("tensorrt-rtx", device="cuda", precision="bf16"))
+
+
+def test_importing_our_side_loads_no_vendors_package() -> None:
+    modules = "runtimes.trt, runtimes.trt_operators, runtimes.artefacts, runtimes.cuda, runtimes.gpu_state"
+    names = ("tensorrt", "tensorrt_rtx", "cuda.bindings", "pynvml", "polygraphy.backend.trt", "torch")
+    code = f"import sys, {modules}; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
