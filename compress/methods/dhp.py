@@ -52,7 +52,7 @@ class Dhp:
         embedding: Numbers per pair of channels (m).
         exact: Whether to leave out the hypernetwork's biases.
         bias_rate: Learning rate of these biases, as a multiple of the others'. With 1, cut networks
-            read 50 to 80 % of the digits, with 0.1 they read 91 to 99 % (six runs each).
+            read 46 to 72 % of the digits, with 0.1 they read 98 % (tools/benchmarks/method_experiments.py, three runs).
         device_aware: Whether latents of slow layers shrink faster, in proportion to l(i).
     """
 
