@@ -48,8 +48,8 @@ class AutoPruner:
         groups: How many there are of them where `mode` is "grouped"; the paper's are the stages of a ResNet.
         keep_ratio: r of every set; None for what the asked-for speedup needs.
         alpha_start: alpha of a group at its first step.
-        alpha_stop: alpha at its last, which the schedule reaches in a straight line: 100 in the paper; with 50 all gates
-            had decided on digits (tools/benchmarks/method_experiments.py).
+        alpha_stop: alpha at its last, which the schedule reaches in a straight line: 100 in the paper; 50 decided at
+            least 99 % of the gates on digits (tools/benchmarks/method_experiments.py).
         alpha_bump: What is added for good where a set's gates lag behind; 0 for a schedule that does not adapt.
         strength: lambda at the start.
         adaptive_strength: Whether lambda follows the distance from r; otherwise it stays.
