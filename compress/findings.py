@@ -113,6 +113,7 @@ def _network(job: Job, key: str) -> NetworkResult:
         "quarter": (f"1/{NARROW} of the width", first),
     }[key]
     qualities = np.asarray(job.quality_by_image(key))
+    one_each = len(qualities) == len(job.task.held_out())  # a distance between sets is one number for all
     return NetworkResult(
         key=key,
         label=label,
@@ -122,8 +123,10 @@ def _network(job: Job, key: str) -> NetworkResult:
         steps_trained=steps,
         quality=float(qualities.mean()),
         widths=_widths(job, key),
-        quality_repeats=tuple(float(part.mean()) for part in np.array_split(qualities, HELD_OUT_SETS)),
-        quality_by_image=tuple(qualities.tolist()),
+        quality_repeats=tuple(float(part.mean()) for part in np.array_split(qualities, HELD_OUT_SETS))
+        if one_each
+        else (),
+        quality_by_image=tuple(qualities.tolist()) if one_each else (),
     )
 
 

@@ -30,6 +30,7 @@ from compress.tasks import TASKS
 from compress.tasks.base import Comparable, Task
 from compress.train.judge import judge, recalibrate_, run_in_chunks
 from compress.train.loop import Extras, Teacher, Training, train_
+from compress.train.processes import on_first
 from compress.validate import Candidate, layer_latencies, validate
 from compress.weights import load_weights_
 from device_profiles.errors import BadInput
@@ -37,6 +38,7 @@ from device_profiles.profile import DeviceProfile
 from device_profiles.store import load_profile
 from device_profiles.target import Target
 from runtimes.base import check_target
+from runtimes.environment import read_environment
 from runtimes.profiler import ProfileConfig
 from runtimes.progress import progress_bar
 
@@ -316,6 +318,9 @@ class Job:
             return self.folder.once(name, compute)
 
     def _profile(self, target: Target) -> DeviceProfile:
+        return on_first(lambda: self._measured_profile(target))
+
+    def _measured_profile(self, target: Target) -> DeviceProfile:
         path = self.folder.path / "profiles" / f"{target.name}.json"
         if not path.exists():
             config = ProfileConfig(budget_s=self.recipe.profile_seconds)
@@ -323,7 +328,9 @@ class Job:
             profiling = Profiling(model, self.recipe.model.name, target, config, path, least=LEAST_WIDTH)
             with self.folder.timed(f"profile on {target.name}"):
                 profiling.profile(in_context=self.recipe.profile == "in context")
-        return load_profile(path)
+        profile = load_profile(path)
+        profile.check_matches(target=target, environment=read_environment())
+        return profile
 
     def _validated(self, target: Target) -> dict[str, TargetNetwork]:
         def compute() -> Any:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
 
 from compress import findings
 from compress.job import Job
@@ -15,6 +19,7 @@ from compress.report.page import save_report
 from compress.report.results import Results
 from compress.report.store import RESULTS_FILE, load_results, save_results, save_samples
 from compress.run_folder import RunFolder
+from compress.train.processes import on_first
 from device_profiles.store import write_whole
 
 RUNS = Path("runs")
@@ -55,9 +60,9 @@ def compress(
     path = output or RUNS / recipe.name
     config = {"recipe": recipe.model_dump(mode="json"), "version": metadata.version("espalier")}
     folder = RunFolder(path, config, restart=restart)
-    if not (path / RESULTS_FILE).exists():
+    if not on_first((path / RESULTS_FILE).exists):
         _write(Job(recipe, folder), path, command)
-    save_report(path)
+    on_first(lambda: save_report(path))
     return Outcome(path, load_results(path))
 
 
@@ -67,11 +72,16 @@ def _write(job: Job, path: Path, command: str) -> None:
     A network that is slower than the original somewhere is reported, and not written unless the recipe allows it.
     """
     results = findings.gather(job, command)
+    samples = findings.sample_images(job)
+    on_first(lambda: _save(job, results, samples, path))
+
+
+def _save(job: Job, results: Results, samples: Mapping[str, UInt8[np.ndarray, "n h w 3"]], path: Path) -> None:
     pruned, model = job.candidates["pruned"], job.recipe.model
     origin = Origin(factory=model.factory, arguments=model.factory_arguments)
     if results.never_slower or job.recipe.allow_slower:
         save_folder(path, pruned.module, pruned.network, job.cut.keep, origin)
-    if samples := findings.sample_images(job):
+    if samples:
         save_samples(samples, path)
     write_whole(path / ENVIRONMENT, json.dumps(results.environment, indent=1) + "\n")
     save_results(results, path)

@@ -1,4 +1,7 @@
-"""The folder of one run: what is finished is kept, so that a killed run goes on where it stopped."""
+"""The folder of one run: what is finished is kept, so that a killed run goes on where it stopped.
+
+Under torchrun the first process alone measures, decides and writes, and tells the others.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.train.processes import make_fabric, on_first
 from device_profiles.errors import BadInput
 from device_profiles.store import write_whole
 
@@ -31,7 +35,11 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, restart: bool = False) -> None:
         self.path = path
-        text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+        self.first = make_fabric().is_global_zero
+        on_first(lambda: self._claim(json.dumps(config, indent=1, sort_keys=True) + "\n", restart))
+
+    def _claim(self, text: str, restart: bool) -> None:
+        path = self.path
         if path.exists() and not path.is_dir():
             raise BadInput(f"output (={path}) is a file; name a folder")
         found = path / CONFIG
@@ -54,6 +62,9 @@ class RunFolder:
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return a step's JSON result: the stored one, or the computed one after storing it."""
+        return on_first(lambda: self._stored(name, compute))
+
+    def _stored(self, name: str, compute: Callable[[], Any]) -> Any:
         path = self.path / WORK / f"{name}.json"
         if not path.exists():
             write_whole(path, json.dumps(compute()))
@@ -65,7 +76,7 @@ class RunFolder:
         start = time.monotonic()
         yield
         seconds = self.seconds()
-        if step not in seconds:
+        if self.first and step not in seconds:
             seconds[step] = round(time.monotonic() - start, 2)
             write_whole(self._seconds_path, json.dumps(seconds))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from compress.models import find, import_callable
+from compress.models import Argument, find, import_callable
 from device_profiles.errors import BadInput
 from runtimes.model_file import ModelSource, read_model
 from runtimes.shapes import input_shapes, with_shapes
@@ -100,7 +100,9 @@ def _named_shapes(model: onnx.ModelProto, shapes: Sequence[Shape]) -> dict[str, 
     return dict(zip(names, shapes, strict=False))
 
 
-def _export(factory: str, arguments: dict[str, int], shapes: Sequence[Shape], batch: int, seed: int) -> ModelSource:
+def _export(
+    factory: str, arguments: dict[str, Argument], shapes: Sequence[Shape], batch: int, seed: int
+) -> ModelSource:
     import torch
 
     from compress.export import deployable, export_module

@@ -149,3 +149,17 @@ def test_help_loads_no_torch():
     )  # fmt: skip
     assert "tools/recipes/demo.toml" in listed.stdout
     assert not re.search(r"\|\s+torch$", listed.stderr, re.MULTILINE)
+
+
+def test_two_processes_compress_one_network(tmp_path):
+    (tmp_path / "tiny.toml").write_text(RECIPE.replace("steps = 2", "steps = 2\nbatch = 4"))
+    arguments = [str(tmp_path / "tiny.toml"), "--output", str(tmp_path / "run")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finished = subprocess.run(
+        [*launcher, str(ROOT / "tools" / "compress_model.py"), *arguments],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert finished.stdout.count("report: ") == 1, finished.stderr[-3000:]
+    assert load_results(tmp_path / "run").proof.passed
+    again = call(*arguments)
+    assert again.stdout == finished.stdout
