@@ -22,6 +22,9 @@ from device_profiles.target import Target
 from runtimes.base import RUNTIMES
 
 
+REPLACING = ("learned-groups",)  # methods whose result has other layers than the network that was profiled
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -224,6 +227,11 @@ def read_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:
 def _with_checked_arguments(recipe: Recipe) -> Recipe:
     """Import what the recipe names and check its arguments, without building any of it."""
     settings = recipe.settings()
+    if recipe.method.name in REPLACING:
+        raise BadInput(
+            f"method (={recipe.method.name!r}) replaces layers and removes no channels, which a recipe cannot cut to a "
+            "speedup; use compress.methods.learned_groups from Python"
+        )
     if settings.trains and recipe.condense is None:
         raise BadInput(f"method (={recipe.method.name!r}) trains the network before it cuts; add [condense] with steps")
     task = find_callable(recipe.task.name, TASKS, "task")

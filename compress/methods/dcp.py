@@ -70,6 +70,8 @@ class Dcp:
 
     title: ClassVar[str] = "DCP"
     source: ClassVar[str] = "Zhuang et al., NeurIPS 2018, arXiv 1810.11809"
+    score: ClassVar[str] = "place in the order of selection"
+    trains: ClassVar[bool] = True
 
     heads: int = Field(3, gt=0)
     balance: float = Field(1.0, ge=0)

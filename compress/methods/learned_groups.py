@@ -57,6 +57,8 @@ class LearnedGroups:
 
     title: ClassVar[str] = "Learned group convolution"
     source: ClassVar[str] = "Huang et al., CVPR 2018, arXiv 1711.09224; Zhang et al., CVPR 2018, arXiv 1707.01083"
+    score: ClassVar[str] = "1: no channel is removed, only what reads it"
+    trains: ClassVar[bool] = True
 
     groups: int = Field(4, gt=1)
     condense: int = Field(4, gt=1)

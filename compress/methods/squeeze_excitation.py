@@ -62,6 +62,8 @@ class SqueezeExcitation:
 
     title: ClassVar[str] = "SE as pruning"
     source: ClassVar[str] = "Hu et al., CVPR 2018, arXiv 1709.01507"
+    score: ClassVar[str] = "gate times activation"
+    trains: ClassVar[bool] = True
 
     insert: bool = True
     reduction: int = Field(16, gt=0)
