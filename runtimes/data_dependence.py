@@ -13,8 +13,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 # Measured on 32 channels of 64x64 normal numbers against positive ones, one thread of a Zen 5: ONNX Runtime 1.31 and
-# OpenVINO 2026.4. Another 30 operators (among them every other activation of ONNX, products, pools and comparisons)
-# took within 9 % of the same time. Denormals made 18 of them slower by 1.3 to 11 times in one runtime or both.
+# OpenVINO 2026.4, once. Of the other operators tried (activations, products, pools and comparisons) none took more than
+# a fifth more or less time for mixed signs; denormals made many of them slower, by up to 11 times.
 BY_SIGN = {
     "PRelu": "took 10 times as long for mixed signs in ONNX Runtime",
     "Selu": "took 9 times as long for mixed signs in OpenVINO",
@@ -72,7 +72,7 @@ def data_dependences(model: onnx.ModelProto) -> tuple[DataDependence, ...]:
 def rewrite_scalar_prelu_(graph: onnx.GraphProto) -> None:
     """Make a LeakyRelu of every PRelu with one slope for all channels: the same function, and to the bit.
 
-    On mixed signs, ONNX Runtime took 24 times as long for the PRelu, and fuses the LeakyRelu into the convolution.
+    On mixed signs, ONNX Runtime took about 20 times as long for the PRelu as for the LeakyRelu.
     """
     constants = _constants(graph)
     for node in graph.node:
