@@ -233,7 +233,8 @@ def cut_uniform(scores: Scores, rig: Rig, goal: float) -> Cut:
     return Cut(steered.keep, {}, None, steered.speedup * goal, steered.measurements)
 
 
-def cut_at_random(like: Keep, scores: Scores, seed: int) -> Keep:
+def cut_at_random(graph: ChannelGraph, like: Keep, seed: int) -> Keep:
     """Keep as many channels of every set as `like` does, drawn at random: what a cut must beat."""
     generator = np.random.default_rng(seed)
-    return {name: np.sort(generator.choice(len(scores[name]), len(kept), replace=False)) for name, kept in like.items()}
+    scores = {name: generator.random(graph.sets[name].width) for name in like}
+    return keep_counts(graph, scores, widths_of(like))

@@ -206,8 +206,8 @@ class Job:
         def compute() -> dict[str, Any]:
             recalibrated = copy.deepcopy(self.just_pruned)
             recalibrate_(recalibrated, self.task)
-            scores, condensed = self.condensed.scores, self.condensed.module
-            draws = [cut_at_random(self.cut.keep, scores, seed) for seed in range(RANDOM_CUTS)]
+            condensed = self.condensed.module
+            draws = [cut_at_random(self.graph, self.cut.keep, seed) for seed in range(RANDOM_CUTS)]
             return asdict(
                 PruningError(
                     condensed=self._quality(self.condensed.module),

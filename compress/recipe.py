@@ -21,7 +21,6 @@ from device_profiles.errors import BadInput
 from device_profiles.target import Target
 from runtimes.base import RUNTIMES
 
-
 REPLACING = ("learned-groups",)  # methods whose result has other layers than the network that was profiled
 
 

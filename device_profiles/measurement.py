@@ -42,7 +42,7 @@ class Measurement:
     """Latency samples of one model on one target, in the order they were taken.
 
     Args:
-        wall_ms: Elapsed time of each run, ms.
+        wall_ms: Elapsed time of each run, ms; on a GPU, with that of the run before it, which keeps the GPU busy.
         cpu_ms: CPU time the process spent on each run, ms, over all its threads; None where that says nothing (a GPU).
         clock: Which of them the headline is taken from. On one thread CPU time is what the run would take on an
             idle core, so it is the better one on a shared machine; with more threads only wall time is a latency.

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from compress.models.initialise import he_
 from device_profiles.errors import BadInput
 
-
 FIRST_NOISE = 1e-3  # the network begins by giving back its input: 24.2 in place of 18.2 dB after 200 steps (one run)
 
 

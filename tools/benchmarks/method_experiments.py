@@ -104,7 +104,7 @@ def _slimmed(seed: int, name: str, settings: Any) -> dict[str, Any]:
         "accuracy_percent": round(accuracy(module, task), 1),
         "offsets_dropped_percent": after(keep),
         "offsets_absorbed_percent": after(keep, absorbed),
-        "random_percent": [after(cut_at_random(keep, scores, draw)) for draw in range(3)],
+        "random_percent": [after(cut_at_random(graph, keep, draw)) for draw in range(3)],
         "border_error_percent": round(100 * border_error(module, graph, keep, task.held_out().inputs), 2),
     }
 
@@ -151,7 +151,7 @@ def _condensed(settings: Any) -> dict[str, Any]:
         "kept": {name: f"{len(kept)}/{len(scores[name])}" for name, kept in keep.items()},
         "error": round(judge(module, task, task.held_out()).mean().item(), 3),
         "error_at_the_hinge": error(keep),
-        "error_of_random_cuts": [error(cut_at_random(keep, scores, draw)) for draw in range(3)],
+        "error_of_random_cuts": [error(cut_at_random(graph, keep, draw)) for draw in range(3)],
     }
 
 
@@ -274,7 +274,7 @@ def _gated(seed: int, penalty: float) -> dict[str, Any]:
         "mean_gates_absorbed_percent": round(accuracy(module, task), 1),
         "cut_by_gate_and_activation_percent": after(cut(scores)),
         "cut_by_largest_gate_percent": after(cut(largest)),
-        "random_percent": [after(cut_at_random(cut(scores), scores, draw)) for draw in range(3)],
+        "random_percent": [after(cut_at_random(graph, cut(scores), draw)) for draw in range(3)],
     }
 
 
@@ -405,7 +405,7 @@ def _searched(seed: int, name: str, settings: Any) -> dict[str, Any]:
         "plain_percent": round(accuracy(plain, task), 1),
         "hypernetwork_percent": round(accuracy(module, task), 1),
         "cut_percent": after(keep),
-        "random_percent": [after(cut_at_random(keep, method.scores(), draw)) for draw in range(3)],
+        "random_percent": [after(cut_at_random(graph, keep, draw)) for draw in range(3)],
     }
 
 
@@ -460,7 +460,7 @@ def _coded(seed: int, name: str, settings: Any) -> dict[str, Any]:
         "decided_percent": round(100 * float(((values < 0.2) | (values > 0.8)).float().mean()), 1),
         "flips_in_last_20": flips,
         "cut_percent": after(keep),
-        "random_percent": [after(cut_at_random(keep, method.scores(), draw)) for draw in range(3)],
+        "random_percent": [after(cut_at_random(graph, keep, draw)) for draw in range(3)],
     }
 
 

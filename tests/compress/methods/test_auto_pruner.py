@@ -62,9 +62,7 @@ def gated(**settings) -> Gated:
     flips = sum(int((gate.votes() != gate.votes()[0]).any(0).sum()) for gate in gating.gates.values())
     gating.finish_()
     keep = gating.keep()
-    at_random = [
-        accuracy(prune_module(module, graph, cut_at_random(keep, gating.scores(), seed)), task) for seed in range(2)
-    ]
+    at_random = [accuracy(prune_module(module, graph, cut_at_random(graph, keep, seed)), task) for seed in range(2)]
     decided = ((values < 0.2) | (values > 0.8)).float().mean().item()
     return Gated(gating, decided, flips, accuracy(prune_module(module, graph, keep), task), tuple(at_random))
 

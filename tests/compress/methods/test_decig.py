@@ -94,7 +94,7 @@ def test_cutting_at_the_hinge_changes_the_held_out_error_by_under_two_percent(ev
 
 def test_a_random_cut_of_the_same_counts_does_several_times_the_damage_of_the_hinges(even):
     at_hinge = abs(even.error_when_kept(even.keep) - even.error)
-    draws = [cut_at_random(even.keep, even.scores, seed) for seed in range(3)]
+    draws = [cut_at_random(even.graph, even.keep, seed) for seed in range(3)]
     at_random = [even.error_when_kept(draw) - even.error for draw in draws]
     assert min(at_random) > 0.25 * even.error
     assert min(at_random) > 10 * at_hinge

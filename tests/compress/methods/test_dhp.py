@@ -88,7 +88,9 @@ def test_the_hypernetworks_make_a_network_as_accurate_as_plain_training(found):
 
 
 def test_what_the_latents_leave_is_far_better_than_a_random_cut_of_the_same_counts(found):
-    at_random = [found.accuracy_when_kept(cut_at_random(found.keep, found.search.scores(), seed)) for seed in range(3)]
+    at_random = [
+        found.accuracy_when_kept(cut_at_random(found.search.context.graph, found.keep, seed)) for seed in range(3)
+    ]
     assert found.accuracy_when_kept(found.keep) >= max(at_random) + 25
 
 

@@ -69,7 +69,7 @@ def test_the_proximal_step_makes_two_fifths_of_the_scales_exactly_zero_and_keeps
 
 def test_cutting_what_is_zero_is_nearly_free_before_fine_tuning_where_a_random_cut_is_at_chance(prox):
     assert prox.accuracy_at(prox.keep) > prox.accuracy - 3
-    at_random = [prox.accuracy_at(cut_at_random(prox.keep, prox.scores, seed)) for seed in range(3)]
+    at_random = [prox.accuracy_at(cut_at_random(prox.context.graph, prox.keep, seed)) for seed in range(3)]
     assert max(at_random) < 30
 
 

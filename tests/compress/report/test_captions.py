@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+from collections.abc import Sequence
 from types import ModuleType
 
 import pytest
 
 from compress.report import captions, comparison, svg, wording
-from compress.report.results import Metric, Results
+from compress.report.results import LayerResult, Metric, Results
 from device_profiles.measurement import Measurement
 from tests.compress.report.example import example_results
 
@@ -20,6 +21,10 @@ def with_quality(key: str, by_image: tuple[float, ...], results: Results = RESUL
         for n in results.networks
     )
     return dataclasses.replace(results, networks=networks)
+
+
+def cuts(layers: Sequence[LayerResult]) -> str:
+    return captions.cuts(dataclasses.replace(RESULTS, layers=tuple(layers)))
 
 
 @pytest.mark.parametrize("module", [captions, comparison, svg, wording], ids=lambda module: module.__name__)
@@ -38,7 +43,7 @@ def test_headline_says_speed_quality_and_size() -> None:
 
 def test_no_hinge_anywhere_is_said_first() -> None:
     layers = [dataclasses.replace(layer, hinge=None) for layer in RESULTS.layers]
-    text = captions.cuts(dataclasses.replace(RESULTS, layers=tuple(layers)))
+    text = cuts(layers)
     assert text.startswith(
         "No hinge formed in any of 13 layers. The threshold steered to the target latency made the cut"
     )
@@ -57,18 +62,20 @@ def test_missing_hinges_are_counted() -> None:
 
 def test_a_hinge_that_was_rounded_up_is_still_the_cut() -> None:
     rounded = [dataclasses.replace(layer, hinge=layer.hinge and layer.hinge - 1) for layer in RESULTS.layers]
-    text = captions.cuts(dataclasses.replace(RESULTS, layers=tuple(rounded)))
+    text = cuts(rounded)
     assert "down.4.conv, down.5.conv and up.1.conv were cut at the hinge, rounded up to a width" in text
 
 
 def test_hinges_that_would_have_kept_more_are_counted() -> None:
     unused = [dataclasses.replace(layer, hinge=layer.hinge and layer.hinge + 9) for layer in RESULTS.layers]
-    assert "made the cut in 11, 3 of them with a hinge that would have kept more." in captions.cuts(dataclasses.replace(RESULTS, layers=tuple(unused)))
+    assert "made the cut in 11, 3 of them with a hinge that would have kept more." in captions.cuts(
+        dataclasses.replace(RESULTS, layers=tuple(unused))
+    )
 
 
 def test_hinges_everywhere_are_said() -> None:
     layers = [dataclasses.replace(layer, hinge=layer.width_after) for layer in RESULTS.layers if layer.curve_after]
-    assert captions.cuts(dataclasses.replace(RESULTS, layers=tuple(layers))).startswith("A hinge formed in all 13 layers.")
+    assert cuts(layers).startswith("A hinge formed in all 13 layers.")
 
 
 def test_a_difference_that_could_be_chance_is_called_so() -> None:
