@@ -127,14 +127,14 @@ class Rig:
             try:
                 return steer_to_goal(keep_at, lambda keep: self.predicted_speedup(widths_of(keep)) / goal, measured)
             except BudgetInfeasible as error:
-                raise self._infeasible(keep_at(1.0)) from error
+                raise self._infeasible(keep_at(1.0), goal) from error
 
-    def _infeasible(self, fastest: Keep) -> BudgetInfeasible:
-        speedups = self._measure(fastest)
+    def _infeasible(self, fastest: Keep, goal: float) -> BudgetInfeasible:
+        whole_ms = {target: profile.end_to_end.ms for target, profile in self.profiles.items()}
         reached = ", ".join(
-            f"{target.name} {self.profiles[target].end_to_end.ms / speedup:.3g} ms of "
-            f"{self.profiles[target].end_to_end.ms / self.needed[target]:.3g} ms asked for"
-            for target, speedup in speedups.items()
+            f"{target.name} {whole_ms[target] / speedup:.3g} ms of "
+            f"{whole_ms[target] / (self.needed[target] * goal / self.goal):.3g} ms asked for"
+            for target, speedup in self._measure(fastest).items()
         )
         return BudgetInfeasible(
             f"the budget is out of reach: with every width at its floor the network takes: {reached}; allow more time, "
@@ -222,14 +222,18 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig) -> Cut:
 def cut_uniform(scores: Scores, rig: Rig, goal: float) -> Cut:
     """Keep the same share of every layer, the strongest channels: the yardstick at the same measured latency.
 
-    Raises:
-        BudgetInfeasible: No share reaches the goal.
+    Where the network that it is compared with is as narrow as can be, so is the yardstick, whatever a second
+    measurement says.
     """
 
     def keep_at(setting: float) -> Keep:
         return keep_counts(rig.graph, scores, uniform_widths(scores, 1 - setting, rig.multiples))
 
-    steered = rig.steer(keep_at, "uniform cut", goal)
+    try:
+        steered = rig.steer(keep_at, "uniform cut", goal)
+    except BudgetInfeasible:
+        narrowest = keep_at(1.0)
+        return Cut(narrowest, {}, None, rig.measured_speedup(narrowest), MEASUREMENTS)
     return Cut(steered.keep, {}, None, steered.speedup * goal, steered.measurements)
 
 

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from compress import cut
+from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
+from device_profiles.errors import BadInput, BudgetInfeasible
+from device_profiles.profile import DeviceProfile, LayerProfile
+from device_profiles.target import Target
+from tests.compress.graph.patterns import graph_of
+from tests.device_profiles.example import flat, profile
+
+FAST, SLOW = Target("onnxruntime", "cpu"), Target("openvino", "cpu")
+WHOLE_MS = {FAST: 12.0, SLOW: 30.0}
+SCORES = {"a": np.arange(8.0) + 1, "b": np.arange(6.0) + 1, "c": np.arange(4.0) + 1}
+
+
+def made_up(target: Target, fixed: float = 0.0) -> DeviceProfile:
+    """A profile of the pattern "Dense": each layer takes as long as its channels in and out say, on a fixed cost."""
+    layers = []
+    for layer in graph_of("Dense").layers:
+        grid = [(i, o) for i in sorted({1, layer.in_channels}) for o in sorted({1, layer.out_channels})]
+        cost = {pair: flat(fixed + pair[0] * pair[1] / 100) for pair in grid}
+        layers.append(LayerProfile(layer.name, layer.op, layer.in_channels, layer.out_channels, cost))
+    return profile(target=target, layers=tuple(layers), end_to_end=flat(WHOLE_MS[target]), probes=())
+
+
+def rig(needed: Mapping[Target, float], fixed: float = 0.0) -> Rig:
+    return Rig(graph_of("Dense"), {target: made_up(target, fixed) for target in needed}, needed, seconds=0.1)
+
+
+@pytest.fixture
+def measured_as_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of a runtime: a cut takes as long as the profile predicts."""
+
+    def measure(self: Rig, keep: cut.Keep) -> dict[Target, float]:
+        return {target: self._whole_ms[target] / self.predict_ms(target, widths_of(keep)) for target in self.profiles}
+
+    monkeypatch.setattr(Rig, "_measure", measure)
+
+
+def test_the_speedup_counts_on_the_target_that_is_furthest_from_what_it_needs() -> None:
+    both = rig({FAST: 1.5, SLOW: 3.0})
+    widths = {"a": 4, "b": 3, "c": 2}
+    alone = {target: rig({target: 3.0}).predicted_speedup(widths) for target in (FAST, SLOW)}
+    assert alone[FAST] == pytest.approx(alone[SLOW])
+    assert both.goal == 3.0
+    assert both.predicted_speedup(widths) == pytest.approx(alone[SLOW])  # FAST needs half, so it counts double
+    assert both.predicted_speedup({}) == pytest.approx(1.0)
+
+
+def test_a_target_that_only_must_not_become_slower_is_on_its_goal_as_it_is() -> None:
+    both = rig({FAST: 1.0, SLOW: 2.0})
+    assert both.predicted_speedup({}) == pytest.approx(1.0)  # SLOW is what keeps it from the goal of 2
+    assert rig({FAST: 2.0}).predicted_speedup({"a": 4}) == pytest.approx(both.predicted_speedup({"a": 4}))
+
+
+def test_a_goal_that_is_met_already_is_refused_with_what_was_measured() -> None:
+    with pytest.raises(BadInput, match=r"\{'onnxruntime-cpu': 12\.0, 'openvino-cpu': 30\.0\} ms, within every budget"):
+        rig({FAST: 1.0, SLOW: 1.0})
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_scores_are_cut_at_the_threshold_that_every_target_needs() -> None:
+    both = rig({FAST: 1.2, SLOW: 1.8})
+    found = cut_scores(SCORES, None, both)
+    speedup = rig({SLOW: 1.8}).predicted_speedup(widths_of(found.keep))
+    assert found.speedup == pytest.approx(speedup)
+    assert speedup >= 1.8
+    assert found.threshold is not None
+    assert all((np.diff(SCORES[name][kept]) > 0).all() for name, kept in found.keep.items())
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_a_methods_own_choice_stands_where_it_is_fast_enough() -> None:
+    found = cut_scores(SCORES, {"a": np.arange(4)}, rig({FAST: 1.2}))
+    assert (found.threshold, found.own, found.measurements) == (None, {"a": 4}, 1)
+    assert widths_of(found.keep) == {"a": 4, "b": 6, "c": 4}
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_the_yardstick_is_steered_to_a_goal_of_its_own() -> None:
+    found = cut_uniform(SCORES, rig({FAST: 1.2}), goal=1.5)
+    assert found.speedup >= 1.5
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_a_yardstick_that_cannot_be_as_fast_is_as_narrow_as_can_be() -> None:
+    found = cut_uniform(SCORES, rig({FAST: 1.2}), goal=50.0)
+    assert widths_of(found.keep) == {"a": 4, "b": 4, "c": 4}
+    assert 1 < found.speedup < 50
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_a_goal_of_its_own_is_what_an_unreachable_cut_was_asked_for() -> None:
+    with pytest.raises(BudgetInfeasible, match=r"onnxruntime-cpu \S+ ms of 0\.12 ms asked for"):
+        rig({FAST: 1.2}).steer(lambda setting: {"a": np.arange(8 - round(4 * setting))}, "cut", goal=100.0)
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_a_budget_out_of_reach_names_the_fastest_latency_of_every_target() -> None:
+    both = rig({FAST: 20.0, SLOW: 1.5}, fixed=1.0)
+    at_floor = {"a": 4, "b": 4, "c": 4}
+    fastest = [
+        f"{target.name} {both.predict_ms(target, at_floor):.3g} ms of {WHOLE_MS[target] / needed:.3g} ms asked for"
+        for target, needed in both.needed.items()
+    ]
+    with pytest.raises(BudgetInfeasible, match=re.escape(", ".join(fastest))):
+        cut_scores(SCORES, None, both)
+
+
+def test_a_cut_comes_back_from_json_as_it_was() -> None:
+    found = Cut({"a": np.array([0, 2])}, {"a": 3}, 0.5, 1.4, 2)
+    again = Cut.from_json(found.to_json())
+    assert again.to_json() == found.to_json()
+    assert again.keep["a"].dtype == np.int64
+
+
+def test_a_random_cut_keeps_as_many_channels_of_every_set() -> None:
+    like = {"a": np.arange(4), "b": np.arange(3)}
+    drawn = [cut_at_random(graph_of("Dense"), like, seed) for seed in range(8)]
+    assert all(widths_of(each) == {"a": 4, "b": 3} for each in drawn)
+    assert len({tuple(each["a"]) for each in drawn}) > 1
