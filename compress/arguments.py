@@ -28,10 +28,8 @@ def find_callable(name: str, table: Mapping[str, str], section: str) -> Callable
     Raises:
         BadInput: It is neither, or cannot be imported.
     """
-    if name in table:
-        return import_callable(table[name])
-    if ":" in name:
-        return import_callable(name)
+    if name in table or ":" in name:
+        return import_callable(table.get(name, name))
     bundled = ", ".join(table)
     raise BadInput(f"{section}.name (={name!r}) is not bundled; bundled are {bundled}; or give module:callable")
 
@@ -40,9 +38,12 @@ def check_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any], s
     """Check keyword arguments against a callable's signature and return them converted to its types.
 
     Raises:
-        BadInput: One is unknown, missing or of the wrong type.
+        BadInput: One is unknown, missing or of the wrong type, or the callable has no signature.
     """
-    adapter = TypeAdapter(_typed_arguments(factory))
+    try:
+        adapter = TypeAdapter(_typed_arguments(factory))
+    except ValueError as error:
+        raise BadInput(f"{section}.name: {error}; name a function or class that is written in Python") from error
     try:
         return dict(adapter.validate_python(dict(arguments)))
     except ValidationError as error:
@@ -75,7 +76,11 @@ def first_problem(error: ValidationError, section: str, allowed: typing.Sequence
         return f"unknown key {key!r}; allowed here: {', '.join(allowed)}"
     if problem["type"] in MISSING:
         return f"the key {key!r} is missing; add it"
-    return f"{key} (={problem['input']!r}): {problem['msg'].lower()}"
+    ours = problem["type"] == "value_error"  # raised by a validator of this toolkit, in a sentence of its own
+    message = str(problem["ctx"]["error"]) if ours else problem["msg"].lower()
+    if isinstance(problem["input"], str | int | float | list | tuple):  # a whole table says nothing
+        key = f"{key} (={problem['input']!r})"
+    return f"{key}: {message}" if key else message
 
 
 def _typed_arguments(factory: Callable[..., Any]) -> Any:

@@ -25,7 +25,7 @@ REPLACING = ("learned-groups",)  # methods whose result has other layers than th
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Choice(BaseModel):
@@ -135,6 +135,14 @@ class Recipe(_Strict):
     def _has_a_baseline(self) -> Self:
         if self.baseline is None and self.model.weights is None:
             raise ValueError("there is nothing to start from; add [baseline] to train, or weights to [model]")
+        if self.baseline is None and self.goals.narrow_penalty_percent is not None:
+            raise ValueError("goals.narrow_penalty_percent trains a narrow network as [baseline] says; add that table")
+        return self
+
+    @model_validator(mode="after")
+    def _has_each_target_once(self) -> Self:
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets (={list(self.targets)}) names one twice; name each once")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,10 @@ from torch import nn
 
 from device_profiles.errors import BadInput
 
+# What is no state dict ends torch's unpickler in many ways.
+READ_ERRORS = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError)
+READ_ERRORS += (TypeError, AttributeError)
+
 
 def load_weights_(module: nn.Module, path: Path) -> None:
     """Load a state dict in place.
@@ -31,10 +35,10 @@ def load_weights_(module: nn.Module, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BadInput(f"weights (={path}): there is no such file") from error
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except READ_ERRORS as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BadInput(
-            f"weights (={path}) cannot be read ({str(error).splitlines()[0]}); give a .safetensors file or a saved "
-            "state dict"
+            f"weights (={path}) cannot be read ({reason}); give a .safetensors file or a saved state dict"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadInput(f"weights (={path}) hold no state dict; save module.state_dict(), not the module")

@@ -126,7 +126,7 @@ def import_callable(reference: str) -> Callable[..., nn.Module]:
     import importlib
 
     module_name, colon, attribute = reference.partition(":")
-    if not (colon and module_name and attribute):
+    if not (colon and module_name and attribute) or module_name.startswith("."):
         raise BadInput(f"reference (={reference!r}) must look like package.module:callable")
     try:
         module = importlib.import_module(module_name)

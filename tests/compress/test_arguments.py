@@ -51,3 +51,8 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_a_name_that_is_neither_bundled_nor_a_reference_is_refused_with_what_there_is():
     with pytest.raises(BadInput, match=r"task\.name \(='scenez'\) is not bundled; bundled are scenes; or give"):
         find_callable("scenez", {"scenes": "compress.tasks.scene_translation:SceneTranslation"}, "task")
+
+
+def test_a_callable_without_a_signature_is_refused():
+    with pytest.raises(BadInput, match=r"model\.name: no signature found .*written in Python"):
+        check_arguments(dict, {}, "model")

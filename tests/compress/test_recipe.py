@@ -31,7 +31,15 @@ def test_the_bundled_recipe_is_valid_and_names_both_cpu_targets():
         ("steps = 600", "steps = 0", r"baseline\.steps \(=0\).*greater than 0"),
         ("steps = 600", "stepps = 600", r"unknown key 'baseline\.stepps'; allowed here: steps, batch"),
         ('targets = ["onnxruntime", "openvino"]', 'targets = ["tflite"]', r"targets\.0 \(='tflite'\)"),
-        ("speedup = 2.4", "", "give either speedup or budget_ms"),
+        ("speedup = 2.4", "", r"recipe\.toml: give either speedup or budget_ms"),
+        ("speedup = 2.4", "speedup = inf", r"speedup \(=inf\): input should be a finite number"),
+        (
+            '["onnxruntime", "openvino"]',
+            '["openvino", "openvino"]',
+            r"targets \(=\['openvino', 'openvino'\]\) names one",
+        ),
+        ('name = "unet-32"', 'name = ".unet:UNet"', r"must look like package\.module:callable"),
+        ("[baseline]\nsteps = 600\nlearning_rate = 2e-3\n", "", r"recipe\.toml: there is nothing to start from"),
         ("speedup = 2.4", "speedup = 2.4\nbudget_ms = {openvino = 3}", "give either speedup or budget_ms"),
         ("speedup = 2.4", "budget_ms = {tflite = 3}", r"budget_ms names \['tflite'\]"),
         ("speedup = 2.4", "budget_ms = {openvino = 0}", r"budget_ms\.openvino \(=0\).*greater than 0"),
@@ -45,6 +53,13 @@ def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, old, new, message):
     with pytest.raises(BadInput, match=message) as error:
         read_recipe(changed(tmp_path, old, new))
     assert "\n" not in str(error.value)
+
+
+def test_how_hard_a_task_is_cannot_be_asked_without_training(tmp_path):
+    path = changed(tmp_path, "[baseline]\nsteps = 600\nlearning_rate = 2e-3\n", "")
+    path.write_text(path.read_text().replace('"unet-32"', '"unet-32"\nweights = "mine.pt"'))
+    with pytest.raises(BadInput, match=r"goals\.narrow_penalty_percent trains a narrow network.*add that table"):
+        read_recipe(path)
 
 
 def test_a_missing_recipe_names_where_the_bundled_ones_are(tmp_path):

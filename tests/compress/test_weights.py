@@ -34,6 +34,8 @@ class Harmful:
         ("none.pt", lambda path: None, "there is no such file"),
         ("x.safetensors", lambda path: path.write_bytes(b"\0" * 40), "cannot be read"),
         ("x.pt", lambda path: path.write_bytes(b"not a file of weights"), "cannot be read"),
+        ("x.pt", lambda path: path.write_bytes(b""), "cannot be read"),
+        ("x.pt", lambda path: path.write_bytes(b"hello world"), "cannot be read"),
         ("x.pt", lambda path: torch.save(nn.Linear(3, 2), path), "cannot be read"),
         ("x.pt", lambda path: path.write_bytes(pickle.dumps({"weight": Harmful()}, protocol=2)), "cannot be read"),
         ("x.pt", lambda path: torch.save([torch.zeros(2)], path), "hold no state dict"),
