@@ -59,7 +59,7 @@ def test_a_published_recipe_names_its_paper_its_data_its_numbers_and_what_differ
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=stem)
 def test_a_published_recipe_takes_its_folder_from_the_command_line(path, tmp_path):
-    assert "folder" not in read_recipe(path).task.arguments
+    assert read_recipe(path).task.arguments["folder"] == "DATA"  # no such folder: the command stops at once
     assert read_recipe(path, Overrides(data=tmp_path)).task.arguments["folder"] == str(tmp_path)
 
 
