@@ -79,17 +79,21 @@ def round_step(step: float) -> float:
 
 
 def span(values: Iterable[float], *, margin: float = 0.08, zero: bool = False) -> Point:
-    """Return the range of an axis that shows all values with some room, from zero on request.
+    """Return the range of an axis that shows all values with some room, and zero on request.
 
     Args:
         values: At least one finite value.
         margin: Room at each open end, as a share of the range.
-        zero: Start at zero.
+        zero: Show zero, too; where all values are on one side of it, end there.
+
+    Example:
+        >>> span([1, 5], zero=True, margin=0.2), span([-5, -1], zero=True, margin=0.2)
+        ((0.0, 6.0), (-6.0, 0.0))
     """
-    known = list(values)
-    low, high = (0.0 if zero else min(known)), max(known)
+    known = [*values, 0.0] if zero else list(values)
+    low, high = min(known), max(known)
     room = margin * (high - low) or abs(high) * margin or 1.0
-    return (0.0 if zero else low - room), high + room
+    return (0.0 if zero and low == 0 else low - room), (0.0 if zero and high == 0 > low else high + room)
 
 
 def tick_text(value: float) -> str:

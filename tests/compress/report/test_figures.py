@@ -193,6 +193,11 @@ def test_a_span_of_equal_values_has_room() -> None:
     assert span([0.0], zero=True) == (0.0, 1.0)
 
 
+def test_a_span_from_zero_holds_values_below_it() -> None:
+    assert span([-3.0, -1.0], zero=True, margin=0.1) == pytest.approx((-3.3, 0.0))
+    assert span([-1.0, 3.0], zero=True, margin=0.1) == pytest.approx((-1.4, 3.4))
+
+
 def test_round_steps_and_tick_texts_are_short() -> None:
     assert [round_step(step) for step in (0.011, 2.1, 30)] == pytest.approx([0.02, 2.5, 50])
     assert [tick_text(tick) for tick in (0.0, 2e7, 0.5)] == ["0", "2e7", "0.5"]
