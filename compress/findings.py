@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from jaxtyping import UInt8
 
 from compress.cut import widths_of
+from compress.graph.analyse import analyse
 from compress.graph.channels import Layer
 from compress.graph.count import macs
 from compress.hinge import find_hinge
@@ -47,7 +50,7 @@ def gather(job: Job, command: str) -> Results:
         name=recipe.name,
         title=recipe.title,
         task=job.task.description,
-        metric=_metric(job),
+        metric=_metric(job, networks),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         config=recipe.model_dump(mode="json"),
@@ -93,7 +96,9 @@ def sample_images(job: Job) -> dict[str, UInt8[np.ndarray, "n h w 3"]]:
     return {key: job.task.picture(each).permute(0, 2, 3, 1).numpy() for key, each in values.items()}
 
 
-def _metric(job: Job) -> Metric:
+def _metric(job: Job, networks: Sequence[NetworkResult]) -> Metric:
+    if not networks[0].quality_repeats:
+        return job.task.metric
     size = len(job.task.held_out()) // HELD_OUT_SETS
     return dataclasses.replace(job.task.metric, repeats=f"{HELD_OUT_SETS} held-out sets of {size} samples")
 
@@ -114,6 +119,7 @@ def _network(job: Job, key: str) -> NetworkResult:
     }[key]
     qualities = np.asarray(job.quality_by_image(key))
     one_each = len(qualities) == len(job.task.held_out())  # a distance between sets is one number for all
+    sets = np.array_split(qualities, HELD_OUT_SETS) if one_each and len(qualities) >= HELD_OUT_SETS else []
     return NetworkResult(
         key=key,
         label=label,
@@ -123,18 +129,16 @@ def _network(job: Job, key: str) -> NetworkResult:
         steps_trained=steps,
         quality=float(qualities.mean()),
         widths=_widths(job, key),
-        quality_repeats=tuple(float(part.mean()) for part in np.array_split(qualities, HELD_OUT_SETS))
-        if one_each
-        else (),
+        quality_repeats=tuple(float(part.mean()) for part in sets),
         quality_by_image=tuple(qualities.tolist()) if one_each else (),
     )
 
 
 def _widths(job: Job, key: str) -> dict[str, int]:
-    tensors = dict(job.candidates[key].module.named_parameters())
-    return {
-        layer.name: tensors[layer.weight].shape[1 if layer.op == "ConvTranspose" else 0] for layer in job.graph.layers
-    }
+    if key == "quarter":
+        return {layer.name: layer.out_channels for layer in analyse(job.candidates[key].network).layers}
+    keep = {"baseline": {}, "pruned": job.cut.keep, "uniform": job.uniform_cut.keep}[key]
+    return {name: made for name, (_, made) in job.graph.layer_widths(widths_of(keep)).items()}
 
 
 def _target(job: Job, target: Target) -> TargetResult:
@@ -238,7 +242,7 @@ def _quality_goal(results: Results, goals: Goals) -> Goal:
     unit, allowed = _unit(results.metric), goals.quality_loss
     if allowed is None:
         unit, allowed = "%", goals.quality_loss_percent
-        loss *= 100 / abs(results.baseline.quality)
+        loss = _percent(loss, results.baseline.quality)
     return Goal(
         "held-out quality",
         f"at most {allowed:g} {unit} worse than the baseline",
@@ -255,15 +259,15 @@ def _learning_goals(results: Results, goals: Goals) -> list[Goal]:
         found.append(
             Goal(
                 f"better than {results.trivial.name}",
-                f"by at least {goals.over_trivial:g} {_unit(metric)}",
-                f"{gain:.2f} {_unit(metric)}",
+                f"by more than {goals.over_trivial:g} {_unit(metric)}".rstrip(),
+                f"{gain:.2f} {_unit(metric)}".rstrip(),
                 gain > goals.over_trivial,
             )
         )
     narrow, wanted = results.network("quarter"), goals.narrow_penalty_percent
     if narrow is not None and wanted is not None:
         baseline = results.baseline.quality
-        worse = 100 * _loss(metric, baseline, narrow.quality) / abs(baseline)
+        worse = _percent(_loss(metric, baseline, narrow.quality), baseline)
         found.append(
             Goal(
                 "the task is not trivial",
@@ -283,3 +287,8 @@ def _unit(metric: Metric) -> str:
 def _loss(metric: Metric, before: float, after: float) -> float:
     """Return by how much `after` is worse than `before`, in the metric's unit."""
     return before - after if metric.higher_is_better else after - before
+
+
+def _percent(loss: float, whole: float) -> float:
+    """Return a loss in percent of `whole`; any loss of nothing is infinitely much."""
+    return 100 * loss / abs(whole) if whole else math.copysign(math.inf, loss) if loss else 0.0
