@@ -22,7 +22,7 @@ from compress.methods.base import Context, Method
 from compress.models import import_callable
 from compress.profiling import Profiling
 from compress.recipe import Recipe
-from compress.report.results import Phase, PruningError, TargetNetwork
+from compress.report.results import Metric, Phase, PruningError, TargetNetwork
 from compress.run_folder import RunFolder
 from compress.scores import producers, set_norms
 from compress.surgery import named_tensors, prune_module, with_weights
@@ -87,12 +87,20 @@ class Job:
 
     # 1. The network as it is, and the measure of the task's difficulty.
 
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments of the network's callable, converted to the types that it asks for."""
+        model = self.recipe.model
+        return check_arguments(import_callable(model.factory), model.factory_arguments, "model")
+
     @cached_property
     def baseline(self) -> Trained:
         """Build the network that is to become faster, with its weights if it has any, and train it."""
         module = self._fresh()
         if self.recipe.model.weights is not None:
             load_weights_(module, self.recipe.model.weights)
+        if self.recipe.baseline is not None:
+            producers(self._analysed(module), module)  # what cannot be pruned is found out before it is trained
         return self._train("baseline", module, self.recipe.baseline)
 
     @cached_property
@@ -100,7 +108,7 @@ class Job:
         """Train a network of a quarter of the width for the same steps, if the recipe asks for that."""
         if self.recipe.goals.narrow_penalty_percent is None:
             return None
-        width = max(1, self.recipe.model.factory_arguments["width"] // NARROW)
+        width = max(1, self.model_arguments["width"] // NARROW)
         return self._train("quarter", self._fresh(width=width), self.recipe.baseline)
 
     @cached_property
@@ -115,7 +123,7 @@ class Job:
     def graph(self) -> ChannelGraph:
         """Export the baseline and find its channel graph."""
         with self.folder.timed("export and analyse"):
-            return analyse(export_module(self.baseline.module, self.example))
+            return self._analysed(self.baseline.module)
 
     # 2. What each layer costs on each target.
 
@@ -282,15 +290,24 @@ class Job:
 
     def quality_by_image(self, key: str) -> list[float]:
         """Return the held-out quality of one network, image by image."""
-        return self.task.quality(self.candidates[key].outputs, self.task.held_out().targets).tolist()
+        return self.task.quality(self.candidates[key].outputs, self.task.held_out().targets).reshape(-1).tolist()
 
     def _fresh(self, **arguments: Any) -> nn.Module:
         torch.manual_seed(self.recipe.seed)
         model = self.recipe.model
-        module = import_callable(model.factory)(**{**model.factory_arguments, **arguments})
+        module = import_callable(model.factory)(**self.model_arguments | arguments)
         if not isinstance(module, nn.Module):
             raise BadInput(f"model (={model.name!r}) made a {type(module).__name__}; it must make a torch.nn.Module")
         return module
+
+    def _analysed(self, module: nn.Module) -> ChannelGraph:
+        graph = analyse(export_module(module, self.example))
+        if not graph.prunable:
+            raise BadInput(
+                f"model (={self.recipe.model.name!r}) has no channels that can be removed: what its "
+                f"{len(graph.layers)} layers make is the network's output or fixed; give a network with inner channels"
+            )
+        return graph
 
     def _train(self, name: str, module: nn.Module, training: Training | None, extras: Extras | None = None) -> Trained:
         if training is None:
@@ -322,12 +339,14 @@ class Job:
 
     def _measured_profile(self, target: Target) -> DeviceProfile:
         path = self.folder.path / "profiles" / f"{target.name}.json"
-        if not path.exists():
+        in_context = self.recipe.profile == "in context"
+        # The profile of isolated layers is there first; a run that was killed then has to go on from it.
+        if not path.exists() or (in_context and load_profile(path).in_context is None):
             config = ProfileConfig(budget_s=self.recipe.profile_seconds)
             model = deployable(self.graph.network).model
             profiling = Profiling(model, self.recipe.model.name, target, config, path, least=LEAST_WIDTH)
             with self.folder.timed(f"profile on {target.name}"):
-                profiling.profile(in_context=self.recipe.profile == "in context")
+                profiling.profile(in_context=in_context)
         profile = load_profile(path)
         profile.check_matches(target=target, environment=read_environment())
         return profile
@@ -352,4 +371,8 @@ def _task(recipe: Recipe) -> Task:
     missing = [name for name in MEMBERS if not hasattr(task, name)]
     if missing:
         raise BadInput(f"task (={recipe.task.name!r}) has no {', '.join(missing)}; see compress.tasks.base.Task")
+    if not isinstance(task.metric, Metric):
+        raise BadInput(f"task.metric (={task.metric!r}) must be a compress.report.results.Metric with name and unit")
+    if not len(task.held_out()):
+        raise BadInput(f"task (={recipe.task.name!r}) holds out no samples; hold some out to judge the networks by")
     return task

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from pydantic_core import to_jsonable_python
 
 from compress import findings
 from compress.job import Job
@@ -77,8 +78,8 @@ def _write(job: Job, path: Path, command: str) -> None:
 
 
 def _save(job: Job, results: Results, samples: Mapping[str, UInt8[np.ndarray, "n h w 3"]], path: Path) -> None:
-    pruned, model = job.candidates["pruned"], job.recipe.model
-    origin = Origin(factory=model.factory, arguments=model.factory_arguments)
+    pruned = job.candidates["pruned"]
+    origin = Origin(factory=job.recipe.model.factory, arguments=to_jsonable_python(job.model_arguments))
     if results.never_slower or job.recipe.allow_slower:
         save_folder(path, pruned.module, pruned.network, job.cut.keep, origin)
     if samples:

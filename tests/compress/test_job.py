@@ -5,11 +5,16 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from torch import nn
 
 from compress.job import Job
 from compress.methods import METHODS
-from compress.recipe import REPLACING, Recipe
+from compress.profiling import Profiling
+from compress.recipe import REPLACING, Choice, ModelChoice, Recipe
 from compress.run_folder import RunFolder
+from compress.tasks.base import Batch
+from device_profiles.errors import BadInput
+from tests.compress.methods.digits import Digits
 
 TRAINED = {"steps": 120, "batch": 64, "learning_rate": 4e-3, "precision": "32-true"}
 SETTINGS = {"dhp": {"strength": 0.02}, "fisher": {"samples": 16}, "taylor": {"samples": 16}, "greedy": {"cuts": 3}}
@@ -34,6 +39,61 @@ def recipe_for(method: str) -> Recipe:
             "finetune": TRAINED | {"steps": 10},
         }
     )
+
+
+class Unjudged(Digits):
+    """A task that only says the name of its metric."""
+
+    metric = "accuracy"
+
+
+class HoldsNothingOut(Digits):
+    """A task that trains on everything."""
+
+    def held_out(self):
+        return Batch(self.test.inputs[:0], self.test.targets[:0])
+
+
+class Unlike:
+    """No task at all."""
+
+
+def flat(width: float = 64):
+    """One layer, whose outputs are the network's."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(int(width), 10))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("Unjudged", r"task\.metric \(='accuracy'\) must be a compress\.report\.results\.Metric"),
+        ("HoldsNothingOut", "holds out no samples"),
+        ("Unlike", "has no description, metric, batch, held_out, loss, quality"),
+    ],
+)
+def test_a_wrong_task_is_refused_before_anything_is_trained(tmp_path, task, message):
+    recipe = recipe_for("l1").model_copy(update={"task": Choice(name=f"tests.compress.test_job:{task}")})
+    with pytest.raises(BadInput, match=message):
+        Job(recipe, RunFolder(tmp_path / "run", {}))
+
+
+def test_a_network_that_cannot_be_pruned_is_refused_before_it_is_trained(tmp_path):
+    recipe = recipe_for("l1").model_copy(update={"model": ModelChoice(name="tests.compress.test_job:flat", width="64")})
+    job = Job(recipe, RunFolder(tmp_path / "run", {}))
+    assert job.model_arguments == {"width": 64.0}
+    with pytest.raises(BadInput, match="has no channels that can be removed: what its 1 layers make"):
+        _ = job.baseline
+    assert not job.folder.checkpoint("baseline").exists()
+
+
+def test_a_profile_that_was_not_finished_in_context_is_gone_on_with(started, tmp_path, monkeypatch):
+    shutil.copytree(started, tmp_path / "run")
+    asked = []
+    monkeypatch.setattr(Profiling, "profile", lambda self, *, in_context: asked.append(in_context))
+    for profile in ("isolated", "in context"):
+        job = Job(recipe_for("l1").model_copy(update={"profile": profile}), RunFolder(tmp_path / "run", {}))
+        assert len(job.profiles) == 1
+    assert asked == [True]
 
 
 @pytest.fixture(scope="module")
