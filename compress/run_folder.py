@@ -9,7 +9,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class RunFolder:
 
     Args:
         path: The folder; made if it is missing.
-        config: Everything the results depend on, as JSON. A folder of another configuration is refused.
+        config: Everything the results depend on, as JSON. A folder that holds steps of another one is refused.
         restart: Forget what an earlier run left in the folder.
 
     Raises:
@@ -36,25 +36,30 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any], *, restart: bool = False) -> None:
         self.path = path
         self.first = make_fabric().is_global_zero
-        on_first(lambda: self._claim(json.dumps(config, indent=1, sort_keys=True) + "\n", restart))
+        on_first(lambda: self._claim(config, restart))
 
-    def _claim(self, text: str, restart: bool) -> None:
-        path = self.path
+    def _claim(self, config: Mapping[str, Any], restart: bool) -> None:
+        path, text = self.path, json.dumps(config, indent=1, sort_keys=True) + "\n"
         if path.exists() and not path.is_dir():
             raise BadInput(f"output (={path}) is a file; name a folder")
         found = path / CONFIG
-        if path.is_dir() and any(path.iterdir()) and not found.exists():
+        if path.is_dir() and any(path.iterdir()) and _keys(found) != config.keys():
             raise BadInput(f"{path} is not empty and no run's folder; name another one")
-        if found.exists() and restart:
+        for part in path.rglob(".*.part"):  # what a killed run was writing; nobody reads it
+            part.unlink()
+        if found.exists() and (restart or not self._holds_steps()):
             shutil.rmtree(path)
         elif found.exists() and found.read_text("utf-8") != text:
             raise BadInput(
                 f"{path} holds a run with another recipe or version; add --restart to replace it, or name another "
                 "folder with --output"
             )
-        for part in path.rglob(".*.part"):  # what a killed run was writing; nobody reads it
-            part.unlink()
         write_whole(path / CONFIG, text)
+
+    def _holds_steps(self) -> bool:
+        """Whether anything would be lost with the folder; a run that found no data or weights left nothing."""
+        nothing = (self.path / CONFIG, self._seconds_path)
+        return any(each.is_file() and each not in nothing for each in self.path.rglob("*"))
 
     def checkpoint(self, name: str) -> Path:
         """Return where a training run of this name keeps its state."""
@@ -87,3 +92,12 @@ class RunFolder:
     @property
     def _seconds_path(self) -> Path:
         return self.path / WORK / "seconds.json"
+
+
+def _keys(config: Path) -> Set[str] | None:
+    """Return what a configuration's entries are called; None where there is none."""
+    try:
+        found = json.loads(config.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found.keys() if isinstance(found, dict) else None

@@ -40,6 +40,21 @@ def test_another_configuration_is_refused_and_restart_replaces_it(tmp_path):
     assert fresh.once("step", lambda: 2) == 2
 
 
+def test_a_run_that_left_nothing_gives_way_to_a_corrected_one(tmp_path):
+    with RunFolder(tmp_path / "run", {"data": "typo"}).timed("read the data"):
+        pass
+    assert RunFolder(tmp_path / "run", {"data": "right"}).seconds() == {}
+
+
+@pytest.mark.parametrize("content", ['{"architectures": ["BertModel"]}', "[1]", "not JSON"])
+def test_another_programs_configuration_makes_no_runs_folder(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "model.safetensors").write_text("...")
+    with pytest.raises(BadInput, match="not empty and no run's folder"):
+        RunFolder(tmp_path, {"recipe": 1, "version": "1"}, restart=True)
+    assert (tmp_path / "model.safetensors").exists()
+
+
 def test_a_folder_with_other_things_in_it_is_never_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("...")
     for restart in (False, True):
