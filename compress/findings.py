@@ -29,6 +29,7 @@ from compress.report.results import (
     TargetResult,
     Trivial,
 )
+from compress.report.wording import unit_of_change
 from compress.tasks.base import Pictured
 from device_profiles.target import Target
 from runtimes.environment import read_environment
@@ -239,7 +240,7 @@ def _latency_goal(target: TargetResult, budget_ms: float | None, speedup: float 
 
 def _quality_goal(results: Results, goals: Goals) -> Goal:
     loss = _loss(results.metric, results.baseline.quality, results.pruned.quality)
-    unit, allowed = _unit(results.metric), goals.quality_loss
+    unit, allowed = unit_of_change(results.metric), goals.quality_loss
     if allowed is None:
         unit, allowed = "%", goals.quality_loss_percent
         loss = _percent(loss, results.baseline.quality)
@@ -259,8 +260,8 @@ def _learning_goals(results: Results, goals: Goals) -> list[Goal]:
         found.append(
             Goal(
                 f"better than {results.trivial.name}",
-                f"by more than {goals.over_trivial:g} {_unit(metric)}".rstrip(),
-                f"{gain:.2f} {_unit(metric)}".rstrip(),
+                f"by more than {goals.over_trivial:g} {unit_of_change(metric)}".rstrip(),
+                f"{gain:.2f} {unit_of_change(metric)}".rstrip(),
                 gain > goals.over_trivial,
             )
         )
@@ -277,11 +278,6 @@ def _learning_goals(results: Results, goals: Goals) -> list[Goal]:
             )
         )
     return found
-
-
-def _unit(metric: Metric) -> str:
-    """Return the unit of a difference: that of two percentages is points."""
-    return "points" if metric.unit == "%" else metric.unit
 
 
 def _loss(metric: Metric, before: float, after: float) -> float:

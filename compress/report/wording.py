@@ -89,15 +89,22 @@ def better(metric: Metric) -> str:
 
 
 def change(metric: Metric, before: float, after: float) -> str:
-    r"""Write how a metric changed: decibels as a difference, everything else in percent.
+    r"""Write how a metric changed: decibels and percentages as a difference, everything else in percent.
 
     Example:
         >>> change(Metric("L1", "", False), 5.0, 5.1), change(Metric("PSNR", "dB", True), 24.0, 23.5)
         ('+2.0\xa0%', '−0.50\xa0dB')
+        >>> change(Metric("accuracy", "%", True), 90.0, 88.2)
+        '−1.80\xa0points'
     """
-    if metric.unit == "dB" or before == 0:
-        return f"{signed(after - before, 2)}{JOINED}{metric.unit}".rstrip()
+    if metric.unit in ("dB", "%") or before == 0:
+        return f"{signed(after - before, 2)}{JOINED}{unit_of_change(metric)}".rstrip()
     return percent(100 * (after - before) / abs(before))
+
+
+def unit_of_change(metric: Metric) -> str:
+    """Return the unit of a difference: that of two percentages is points."""
+    return "points" if metric.unit == "%" else metric.unit
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
