@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from compress.balanced import keep_counts
 from compress.export import deployable
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
+from compress.scores import Scores
 from compress.select import (
     LEAST_MULTIPLE,
     MEASUREMENTS,
@@ -31,8 +31,6 @@ from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
 from runtimes.progress import progress_bar
-
-Scores = Mapping[str, Float[np.ndarray, " channels"]]
 
 CHOICES = 4  # widths that a set must be able to choose from
 

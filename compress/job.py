@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from compress.arguments import check_arguments, find_callable
-from compress.cut import Cut, Rig, Scores, cut_at_random, cut_scores, cut_uniform, widths_of
+from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
 from compress.export import deployable, export_module
 from compress.graph.analyse import analyse
 from compress.graph.channels import ChannelGraph, Keep
@@ -24,7 +24,7 @@ from compress.profiling import Profiling
 from compress.recipe import Recipe
 from compress.report.results import Metric, Phase, PruningError, TargetNetwork
 from compress.run_folder import RunFolder
-from compress.scores import producers, set_norms
+from compress.scores import Scores, producers, set_norms
 from compress.surgery import named_tensors, prune_module, with_weights
 from compress.tasks import TASKS
 from compress.tasks.base import Comparable, Task

@@ -22,8 +22,6 @@ from pathlib import Path
 
 from tools.command_line import run
 
-MODEL = "model.onnx"
-
 
 def budget(text: str) -> tuple[str, float]:
     """Read a budget such as "onnxruntime=12".
@@ -57,7 +55,8 @@ def main() -> int:
     parser.add_argument("--restart", action="store_true", help="forget what an earlier run left in the folder")
     arguments = parser.parse_args()
 
-    from compress.pipeline import compress  # loads torch, which --help can do without
+    from compress.model_folder import MODEL  # these load torch, which --help can do without
+    from compress.pipeline import compress
     from compress.recipe import Overrides
     from compress.report.comparison import comparison
 

@@ -27,7 +27,8 @@ from compress.balanced import keep_counts
 from compress.graph.channels import Keep
 from compress.methods.auto_pruner_gates import FROZEN, LEARNING, VOTES, WAITING, Gate, mean_maps, spread, zero_
 from compress.methods.auto_pruner_taps import Tap, find_taps
-from compress.methods.base import Context, Scores
+from compress.methods.base import Context
+from compress.scores import Scores
 from compress.train.loop import Extras
 from device_profiles.errors import BadInput, BudgetInfeasible
 

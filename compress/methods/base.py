@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-import numpy as np
-from jaxtyping import Float
 from torch import nn
 
 from compress.graph.channels import ChannelGraph, Keep
+from compress.scores import Scores
 from compress.tasks.base import Task
 from compress.train.loop import Extras, Training
-
-Scores = Mapping[str, Float[np.ndarray, " channels"]]
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.graph.channels import ChannelGraph, ChannelSet, Keep, Layer
-from compress.methods.base import Context, Scores
+from compress.methods.base import Context
 from compress.operators import Operators, Values
+from compress.scores import Scores
 from compress.select import keep_strongest, rounded_width
 from compress.surgery import named_tensors
 from compress.tasks.base import Batch

@@ -29,7 +29,8 @@ from torch.nn.utils import parametrize
 from compress.balanced import keep_counts
 from compress.graph.channels import ChannelGraph, Keep, Layer
 from compress.graph.count import macs_by_node
-from compress.methods.base import Context, Scores
+from compress.methods.base import Context
+from compress.scores import Scores
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Training
 

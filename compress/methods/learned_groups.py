@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from compress.export import deployable, export_module
 from compress.graph.channels import Keep
-from compress.methods.base import Context, Scores
+from compress.methods.base import Context
+from compress.scores import Scores
 from compress.train.loop import Extras
 from compress.validate import measure_latencies
 from device_profiles.errors import BadInput, UnsupportedModel

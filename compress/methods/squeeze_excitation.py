@@ -30,10 +30,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from compress.graph.channels import ChannelGraph, Keep, Layer
-from compress.methods.base import Context, Scores
+from compress.methods.base import Context
 from compress.operators import WEIGHTED, Operators, kind
 from compress.report.gate_figures import GatedBlock
-from compress.scores import producers, set_norms
+from compress.scores import Scores, producers, set_norms
 from compress.surgery import named_tensors
 from compress.tasks.base import Batch
 from compress.train.loop import Extras
