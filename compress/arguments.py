@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from compress.models import import_callable
-from device_profiles.errors import BadInput
+from device_profiles.errors import BadInput, ToolkitError
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
@@ -48,6 +48,22 @@ def check_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any], s
         return dict(adapter.validate_python(dict(arguments)))
     except ValidationError as error:
         raise BadInput(first_problem(error, section, list(inspect.signature(factory).parameters))) from error
+
+
+def build(factory: Callable[..., Any], arguments: Mapping[str, Any], section: str) -> Any:
+    """Call what a recipe names with checked arguments.
+
+    Raises:
+        BadInput: An argument is unknown, missing or of the wrong type, or the callable refuses its value.
+    """
+    checked = check_arguments(factory, arguments, section)
+    try:
+        return factory(**checked)
+    except ToolkitError:
+        raise
+    except ValueError as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in checked.items())
+        raise BadInput(f"{section} cannot be made with ({given}): {error}") from error
 
 
 def construct(settings: Callable[..., Any], arguments: Mapping[str, Any], section: str) -> Any:

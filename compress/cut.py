@@ -194,7 +194,8 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig) -> Cut:
 
     Args:
         scores: One score per channel of every prunable set, comparable between sets.
-        chosen: The method's own choice; None, or sets that are missing, where it makes none.
+        chosen: The method's own choice, of which the counts are taken, and which channels from the scores; None, or
+            sets that are missing, where it makes none.
         rig: Predicts and measures, and knows the goal.
 
     Raises:

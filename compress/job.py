@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from compress.arguments import check_arguments, find_callable
+from compress.arguments import build, check_arguments, find_callable
 from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
 from compress.export import deployable, export_module
 from compress.graph.analyse import analyse
@@ -295,7 +295,7 @@ class Job:
     def _fresh(self, **arguments: Any) -> nn.Module:
         torch.manual_seed(self.recipe.seed)
         model = self.recipe.model
-        module = import_callable(model.factory)(**self.model_arguments | arguments)
+        module = build(import_callable(model.factory), self.model_arguments | arguments, "model")
         if not isinstance(module, nn.Module):
             raise BadInput(f"model (={model.name!r}) made a {type(module).__name__}; it must make a torch.nn.Module")
         return module
@@ -367,7 +367,7 @@ class Job:
 
 def _task(recipe: Recipe) -> Task:
     factory = find_callable(recipe.task.name, TASKS, "task")
-    task = factory(**check_arguments(factory, recipe.task.arguments, "task"))
+    task = build(factory, recipe.task.arguments, "task")
     missing = [name for name in MEMBERS if not hasattr(task, name)]
     if missing:
         raise BadInput(f"task (={recipe.task.name!r}) has no {', '.join(missing)}; see compress.tasks.base.Task")

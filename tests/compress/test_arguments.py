@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from compress.arguments import check_arguments, find_callable
+from compress.arguments import build, check_arguments, find_callable
 from device_profiles.errors import BadInput
 
 
@@ -51,6 +51,18 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_a_name_that_is_neither_bundled_nor_a_reference_is_refused_with_what_there_is():
     with pytest.raises(BadInput, match=r"task\.name \(='scenez'\) is not bundled; bundled are scenes; or give"):
         find_callable("scenez", {"scenes": "compress.tasks.scene_translation:SceneTranslation"}, "task")
+
+
+def of_even_width(width: int = 8):
+    if width % 2:
+        raise ValueError("the width must be even")
+    return width
+
+
+def test_what_a_callable_refuses_is_wrong_input():
+    assert build(of_even_width, {"width": "6"}, "model") == 6
+    with pytest.raises(BadInput, match=r"model cannot be made with \(width=7\): the width must be even"):
+        build(of_even_width, {"width": 7}, "model")
 
 
 def test_a_callable_without_a_signature_is_refused():
