@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -117,7 +117,8 @@ def steer_to_goal(
     def try_at(setting: float) -> Steered:
         keep = keep_at(setting)
         same = next((tried for tried in seen if _equal(tried.keep, keep)), None)
-        seen.append(Steered(keep, setting, same.speedup if same else measure(keep), len(seen) + 1))
+        measurements = (seen[-1].measurements if seen else 0) + (same is None)
+        seen.append(Steered(keep, setting, same.speedup if same else measure(keep), measurements))
         return seen[-1]
 
     slow, fast = try_at(0.0), None
@@ -132,7 +133,7 @@ def steer_to_goal(
         slow, fast = (slow, tried) if tried.speedup > 1 else (tried, fast)
     fast_enough = [each for each in seen if each.speedup >= 1]
     if fast_enough:
-        return min(fast_enough, key=lambda each: each.speedup)
+        return replace(min(fast_enough, key=lambda each: each.speedup), measurements=seen[-1].measurements)
     fastest = try_at(1.0)
     if fastest.speedup < 1:
         raise BudgetInfeasible(

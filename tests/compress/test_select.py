@@ -66,6 +66,21 @@ def test_steering_reaches_the_goal_although_the_prediction_is_off(bias):
     assert steered.speedup * goal == pytest.approx(speedup(steered.keep))
 
 
+def test_steering_between_two_networks_measures_each_once():
+    measured = []
+
+    def measure(keep):
+        measured.append(speedup(keep))
+        return speedup(keep) / 3
+
+    steered = steer_to_goal(
+        lambda setting: knob(1.0 if setting > 0.5 else 0.0), lambda keep: speedup(keep) / 3, measure
+    )
+    assert measured == [1.0, 10.0]
+    assert steered.measurements == 2
+    assert len(steered.keep["layer"]) == 10
+
+
 def test_steering_says_how_fast_the_fastest_is_when_the_goal_is_out_of_reach():
     with pytest.raises(BudgetInfeasible, match=r"measured 0\.50 times as fast as it should be; ask for less"):
         steer_to_goal(knob, lambda keep: speedup(keep) / 20, lambda keep: speedup(keep) / 20)
