@@ -19,7 +19,6 @@ import functools
 import json
 import logging
 import shlex
-import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
@@ -216,20 +215,14 @@ class Study:
         return Network(read_model(self.folder / name / "model.onnx"))
 
     def job(self, name: str) -> Job:
-        """Return the job of a method or of a baseline, which starts from what is finished of the common one."""
+        """Return the job of a method or of a baseline; what comes before the method is computed once for all."""
         if name not in self.jobs:
             self.jobs[name] = self._begun(name)
         return self.jobs[name]
 
     def _begun(self, name: str) -> Job:
-        path = self.folder / name
-        if not path.exists():
-            assert self.start.rig.goal > 1, "the baseline is trained, exported and profiled"
-            partial = path.with_name(f"{name}.part")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(self.folder / "start", partial)
-            partial.rename(path)
-        job = self._job(name, name if name in METHODS else "l1")
+        job, start = self._job(name, name if name in METHODS else "l1"), self.start
+        job.baseline, job.graph, job.profiles, job.rig = start.baseline, start.graph, start.profiles, start.rig
         if name == UNIFORM:
             job.folder.once("cut", lambda: _uniform_cut(job).to_json())  # in place of the method's
         return job
