@@ -44,12 +44,13 @@ def measured_as_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_speedup_counts_on_the_target_that_is_furthest_from_what_it_needs() -> None:
-    both = rig({FAST: 1.5, SLOW: 3.0})
+    profiles = {FAST: made_up(FAST, fixed=0.3), SLOW: made_up(SLOW)}  # a cut gains less where layers have a fixed cost
     widths = {"a": 4, "b": 3, "c": 2}
-    alone = {target: rig({target: 3.0}).predicted_speedup(widths) for target in (FAST, SLOW)}
-    assert alone[FAST] == pytest.approx(alone[SLOW])
+    fast, slow = (Rig(graph_of("Dense"), {t: p}, {t: 3.0}, 0.1).predicted_speedup(widths) for t, p in profiles.items())
+    assert 1 < fast < slow < 2 * fast
+    both = Rig(graph_of("Dense"), profiles, {FAST: 1.5, SLOW: 3.0}, 0.1)
     assert both.goal == 3.0
-    assert both.predicted_speedup(widths) == pytest.approx(alone[SLOW])  # FAST needs half, so it counts double
+    assert both.predicted_speedup(widths) == pytest.approx(slow)  # FAST needs half, so it counts double
     assert both.predicted_speedup({}) == pytest.approx(1.0)
 
 
