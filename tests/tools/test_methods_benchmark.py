@@ -97,12 +97,22 @@ def test_the_summary_says_where_scratch_wins(higher, beaten):
     scratch, uniform = "scratch, widths of greedy", "uniform widths"
     qualities = {scratch: 2.0, uniform: 0.0, "a": 1.0, "b": 3.0}
     found = {
+        "goal_speedup": 2.0,
         "metric": {"higher_is_better": higher},
         "rows": [{"method": name, "quality": quality} for name, quality in qualities.items()],
     }
     first, second, _ = methods.verdict(found, methods.BASELINES, (*methods.SCRATCH, uniform)).splitlines()
     assert first == f"{scratch} (2.00) is at least as good as {beaten}"
     assert second == "scratch, uniform widths: not run"
+
+
+def test_the_summary_says_what_is_much_faster_than_asked():
+    rows = [
+        {"method": name, "seed": 0, "quality": 1.0, "targets": {"one": {"speedup": speedup}, "two": {"speedup": 9.0}}}
+        for name, speedup in (("near", 2.4), ("far", 3.6))
+    ]
+    found = {"goal_speedup": 2.0, "metric": {"higher_is_better": True}, "rows": rows}
+    assert methods.verdict(found, [], []) == "far 0 is 3.60 times as fast, 2 was asked"
 
 
 @pytest.mark.parametrize("task", methods.TASKS)
