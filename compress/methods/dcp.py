@@ -95,20 +95,26 @@ class Dcp:
 
 
 class Head(nn.Module):
-    """BN-ReLU-GAP-FC for logits, BN-ReLU-1x1 convolution for pictures, enlarged to the size of the network's own."""
+    """BN-ReLU-GAP-FC for logits, BN-ReLU-1x1 convolution for pictures, enlarged as much as the network does from there.
 
-    def __init__(self, channels: int, outputs: tuple[int, ...]) -> None:
+    Args:
+        feature: Shape of what it reads, n c h w, for inputs of some size.
+        outputs: Shape of what the network makes of the same inputs: n c, or n c h w.
+    """
+
+    def __init__(self, feature: tuple[int, ...], outputs: tuple[int, ...]) -> None:
         super().__init__()
-        self.size = outputs[2:]
-        self.norm = nn.BatchNorm2d(channels)
-        self.read = nn.Conv2d(channels, outputs[1], 1)
+        self.factors = tuple(whole / part for whole, part in zip(outputs[2:], feature[2:], strict=False))
+        self.norm = nn.BatchNorm2d(feature[1])
+        self.read = nn.Conv2d(feature[1], outputs[1], 1)
 
     def forward(self, feature: Float[Tensor, "n c h w"]) -> Tensor:
         """Return what the network should have made, as far as this feature tells."""
         seen = functional.relu(self.norm(feature.float()))
-        if not self.size:
+        if not self.factors:
             return self.read(seen.mean((2, 3), keepdim=True)).flatten(1)
-        return functional.interpolate(self.read(seen), self.size, mode="bilinear", align_corners=False)
+        size = [round(part * factor) for part, factor in zip(seen.shape[2:], self.factors, strict=True)]
+        return functional.interpolate(self.read(seen), size, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ class DiscriminationAwarePruning:
         shapes = [graph.network.shapes[taken[layer.node]] for layer in self._places]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            made = [Head(shape[1], outputs) for shape in shapes]
+            made = [Head(tuple(shape), tuple(outputs)) for shape in shapes]
         names = [layer.name.replace(".", "/") for layer in self._places]  # a ModuleDict takes no dots
         self.heads = nn.ModuleDict(dict(zip(names, made, strict=True)))
         self._features: dict[str, Tensor] = {}

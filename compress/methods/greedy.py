@@ -97,8 +97,9 @@ class Selection:
             silence_(self.made_by, module, alive)
             recalibrate_(module, self.context.task)
         scores = self._fisher()
+        last = _ranks(np.concatenate([scores[name][mask] for name, mask in alive.items()]))
         for name, mask in alive.items():
-            places[name][mask] = cuts + _ranks(scores[name][mask])
+            places[name][mask], last = cuts + last[: mask.sum()], last[mask.sum() :]
         module.load_state_dict(whole)
         self._places = places
 
@@ -137,17 +138,20 @@ class Selection:
         return {name: np.isin(np.arange(len(mask)), kept[name]) & mask for name, mask in alive.items()}
 
     def _narrowings(self, widths: Mapping[str, int]) -> Iterator[dict[str, int]]:
-        """List the next smaller widths of each family of sets, which keep the same share."""
+        """List the smaller widths of each family of sets, whose members keep the same share.
+
+        All of them, not the next one only: within a runtime's step the next one may save nothing.
+        """
         families: dict[str, list[str]] = {}
         for name in widths:
             families.setdefault(self.context.graph.sets[name].family, []).append(name)
         for members in families.values():
             full = {name: self.context.graph.sets[name].width for name in members}
             step = max(self.context.multiples.get(name, 1) / full[name] for name in members)
-            share = widths[members[0]] / full[members[0]]
-            narrower = (math.ceil(share / step - NEARLY) - 1) * step
-            if narrower >= max(step, 1 / FLOOR) - NEARLY:
-                yield {name: max(1, round(narrower * full[name])) for name in members}
+            largest = math.ceil(widths[members[0]] / full[members[0]] / step - NEARLY) - 1
+            smallest = max(1, math.ceil(1 / FLOOR / step - NEARLY))
+            for steps in range(largest, smallest - 1, -1):
+                yield {name: max(1, round(steps * step * full[name])) for name in members}
 
     def _saved(self, widths: Mapping[str, int], narrower: Mapping[str, int], speedup: float) -> float:
         if not self.settings.device_aware:

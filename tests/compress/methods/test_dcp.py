@@ -189,8 +189,10 @@ def test_a_network_that_makes_pictures_shrinks_its_skip_connections_too():
 
 
 def test_a_head_for_pictures_predicts_at_the_size_of_the_target():
-    assert Head(6, (1, 3, 32, 32))(torch.zeros(2, 6, 8, 8)).shape == (2, 3, 32, 32)
-    assert Head(6, (1, 10))(torch.zeros(2, 6, 8, 8)).shape == (2, 10)
+    enlarging = Head((1, 6, 8, 8), (1, 3, 32, 32))
+    assert enlarging(torch.zeros(2, 6, 8, 8)).shape == (2, 3, 32, 32)
+    assert enlarging(torch.zeros(2, 6, 5, 6)).shape == (2, 3, 20, 24)  # trained on patches of another size
+    assert Head((1, 6, 8, 8), (1, 10))(torch.zeros(2, 6, 8, 8)).shape == (2, 10)
 
 
 def test_untrained_heads_too_many_heads_and_other_outputs_are_refused():

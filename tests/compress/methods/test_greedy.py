@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def speedup_by(cost):
     return lambda widths: whole / sum(cost[name] * widths.get(name, FULL[name]) for name in FULL)
 
 
-def selected(settings, cost, goal=1.8, module=None):
+def selected(settings, cost, goal=1.8, module=None, speedup=None):
     module = module or trained_network()
     graph = graph_of(module)
     context = Context(
@@ -34,7 +36,7 @@ def selected(settings, cost, goal=1.8, module=None):
         training=Training(steps=1),
         latency_shares={},
         goal=goal,
-        speedup=speedup_by(cost),
+        speedup=speedup or speedup_by(cost),
         multiples=dict.fromkeys(FULL, 4),
     )
     selection = settings.prepare(context)
@@ -110,3 +112,13 @@ def test_a_dead_channel_goes_first():
         module[4].bias[5] = 0.0
     _, scores = selected(Greedy(cuts=3, samples=8), dict.fromkeys(FULL, 1.0), module=module)
     assert scores["3"][5] == scores["3"].min()
+
+
+def test_a_width_within_a_step_that_saves_nothing_does_not_end_the_search():
+    def speedup(widths):  # latency rises in steps of 16 channels, blocks are of 4
+        stairs = sum(math.ceil(widths.get(name, width) / 16) for name, width in FULL.items())
+        return sum(math.ceil(width / 16) for width in FULL.values()) / stairs
+
+    _, scores = selected(Greedy(cuts=2, samples=4), {}, goal=2.0, speedup=speedup)
+    gone = {name: int((values < 2).sum()) for name, values in scores.items()}
+    assert speedup({name: FULL[name] - count for name, count in gone.items()}) >= 2.0
