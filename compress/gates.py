@@ -13,18 +13,31 @@ what another layer made.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from compress.graph.channels import ChannelGraph
-from compress.scores import Producer, Tensors, makers_of, weight_name
+from compress.scores import Producer, Scores, Tensors, makers_of, weight_name
 from compress.surgery import named_tensors
 from compress.tasks.base import Task
 from device_profiles.errors import BadInput
 
 SAMPLES = 64  # as many as it takes for the order of a U-Net's channels to settle
+
+
+def gate_scores(
+    graph: ChannelGraph, module: nn.Module, task: Task, samples: int, measure: Callable[[np.ndarray], np.ndarray]
+) -> Scores:
+    """Return the mean over single samples of a measure of each gate's gradient: its magnitude, its square.
+
+    Raises:
+        BadInput: A normalisation has no scale, and so no gradient that tells of a gate.
+    """
+    return {name: measure(rows).mean(0) for name, rows in gate_gradients(graph, module, task, samples).items()}
 
 
 def gate_gradients(

@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.balanced import keep_counts
-from compress.gates import gate_gradients
+from compress.gates import gate_scores
 from compress.methods.base import Context
 from compress.scores import Producer, Scores, makers_of, weight_name
 from compress.surgery import named_tensors
@@ -111,8 +111,8 @@ class Selection:
         """Choose nothing: the order is followed until what is measured meets the goal."""
 
     def _fisher(self) -> Scores:
-        gradients = gate_gradients(self.context.graph, self.context.module, self.context.task, self.settings.samples)
-        return {name: np.square(rows).mean(0) for name, rows in gradients.items()}
+        context = self.context
+        return gate_scores(context.graph, context.module, context.task, self.settings.samples, np.square)
 
     def _cut(self, alive: Alive, scores: Scores, goal: float) -> Alive:
         """Take blocks away, least score for the time they save first, until the predicted speedup is `goal`."""

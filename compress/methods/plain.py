@@ -6,7 +6,7 @@ their mean in each layer; gradients of the loss compare between layers as they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from compress.gates import SAMPLES, gate_gradients
+from compress.gates import SAMPLES, gate_scores
 from compress.methods.base import Context
 from compress.scores import (
     Producer,
@@ -166,7 +166,7 @@ class Taylor:
 
     def prepare(self, context: Context) -> Scored:
         """Score by the loss's gradients."""
-        return Scored(lambda: _by_gate(context, self.samples, np.abs))
+        return Scored(lambda: gate_scores(context.graph, context.module, context.task, self.samples, np.abs))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -186,7 +186,7 @@ class Fisher:
 
     def prepare(self, context: Context) -> Scored:
         """Score by the loss's gradients."""
-        return Scored(lambda: _by_gate(context, self.samples, np.square))
+        return Scored(lambda: gate_scores(context.graph, context.module, context.task, self.samples, np.square))
 
 
 def _by_layer(context: Context, measure: Callable[[Float[Tensor, "n m"]], Float[Tensor, " n"]]) -> Scores:
@@ -204,8 +204,3 @@ def _over_mean(
 ) -> Float[Tensor, " channels"]:
     found = producer.per_channel(measure(producer.rows(tensors[weight_name(producer.layer, tensors)])))
     return found / found.mean().clamp_min(torch.finfo(found.dtype).tiny)
-
-
-def _by_gate(context: Context, samples: int, measure: Callable[[np.ndarray], np.ndarray]) -> Scores:
-    gradients: Mapping[str, np.ndarray] = gate_gradients(context.graph, context.module, context.task, samples)
-    return {name: measure(rows).mean(0) for name, rows in gradients.items()}
