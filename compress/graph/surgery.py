@@ -134,21 +134,18 @@ class _Surgery:
     def gather(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Gather with a constant index: where the picked positions are now."""
         index = self.graph.network.weights.get(node.input[1])
-        tensor = self._tensor(node.input[0])
-        axis = _attribute(node, "axis", 0) % len(tensor.shape)
-        if index is not None and index.ndim < 2:
-            positions = np.atleast_1d(index).astype(np.int64) % tensor.shape[axis]
-            ranks = self._ranks(tensor, axis, positions)
-            self._operand(node, 1, ranks if index.ndim else ranks[0])
+        if index is not None:
+            axis = _attribute(node, "axis", 0) % len(self._tensor(node.input[0]).shape)
+            shape = self._after(node.output[0])[axis : axis + index.ndim]
+            self._operand(node, 1, self._picked(node, axis, index).reshape(shape))
         return [node]
 
     def gather_nd(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """GatherND along one axis: where the picked positions are now."""
         index = self.graph.network.weights.get(node.input[1])
-        if index is not None and index.ndim == 2 and index.shape[1] == 1 and not _attribute(node, "batch_dims", 0):
-            tensor = self._tensor(node.input[0])
-            ranks = self._ranks(tensor, 0, index.reshape(-1).astype(np.int64) % tensor.shape[0])
-            self._operand(node, 1, ranks.reshape(-1, 1))
+        if index is not None and index.shape[-1] == 1 and not _attribute(node, "batch_dims", 0):
+            shape = self._after(node.output[0])[: index.ndim - 1]
+            self._operand(node, 1, self._picked(node, 0, index).reshape(*shape, 1))
         return [node]
 
     def tile(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -227,6 +224,11 @@ class _Surgery:
             return helper.make_node("Slice", [source, *operands], [f"{name}.result"], name=name)
         self.added.append(numpy_helper.from_array(index, f"{name}.index"))
         return helper.make_node("Gather", [source, f"{name}.index"], [f"{name}.result"], name=name, axis=axis)
+
+    def _picked(self, node: onnx.NodeProto, axis: int, index: Array) -> IntArray:
+        """Return where the positions that a constant index picks are now."""
+        tensor = self._tensor(node.input[0])
+        return self._ranks(tensor, axis, index.reshape(-1).astype(np.int64) % tensor.shape[axis])
 
     def _ranks(self, tensor: Labelled, axis: int, index: IntArray) -> IntArray:
         """Return where the positions of an index are once removed ones are gone; removed ones are left out."""

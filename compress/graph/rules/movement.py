@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.graph.labels import FROZEN, AxisLabels, IntArray, Labelled
 from compress.graph.rules.regroup import regroup
@@ -92,12 +93,8 @@ def gather(step: Step) -> Sequence[Labelled]:
     """Pick positions along an axis by a constant index, or rows of a table by data."""
     axis, data, result = step.axis(), step.input(0), step.outputs[0]
     index = step.constant(1)
-    if index is not None and index.ndim == 1:
-        return [take(step, data, axis, index.astype(np.int64) % data.shape[axis], result.shape)]
-    if index is not None and index.ndim == 0:
-        single = tuple(1 if a == axis else size for a, size in enumerate(data.shape))
-        picked = take(step, data, axis, index.reshape(1).astype(np.int64) % data.shape[axis], single)
-        return [regroup(step, picked, result.shape)]
+    if index is not None and (index.ndim < 2 or _picks_once(index)):
+        return [_pick(step, data, axis, index, result.shape)]
     held = step.hold(data, [axis], "picks single positions")
     added = len(result.shape) - len(data.shape) + 1
 
@@ -116,8 +113,8 @@ def gather_nd(step: Step) -> Sequence[Labelled]:
     data, index, result = step.input(0), step.constant(1), step.outputs[0]
     batch = int(step.attribute("batch_dims", 0))
     depth = step.input(1).shape[-1]
-    if index is not None and not batch and index.ndim == 2 and depth == 1:
-        return [take(step, data, 0, index.reshape(-1).astype(np.int64) % data.shape[0], result.shape)]
+    if index is not None and not batch and depth == 1 and (index.ndim < 3 or _picks_once(index)):
+        return [_pick(step, data, 0, index[..., 0], result.shape)]
     held = step.hold(data, range(batch + depth), "picks single positions")
     added = len(result.shape) - len(data.shape)
 
@@ -128,6 +125,17 @@ def gather_nd(step: Step) -> Sequence[Labelled]:
     if step.inputs[1] is not None:
         step.trace.freeze_tensor(step.inputs[1], f"{step.describe()} uses it as an index")
     return [held.mapped(move, result.shape)]
+
+
+def _picks_once(index: NDArray[np.generic]) -> bool:
+    return len(np.unique(index)) == index.size
+
+
+def _pick(step: Step, data: Labelled, axis: int, index: NDArray[np.generic], shape: Sequence[int]) -> Labelled:
+    """Pick positions along an axis, then lay them out along the axes of the index."""
+    flat = index.reshape(-1).astype(np.int64) % data.shape[axis]
+    row = tuple(len(flat) if a == axis else size for a, size in enumerate(data.shape))
+    return regroup(step, take(step, data, axis, flat, row), shape)
 
 
 def take(step: Step, tensor: Labelled, axis: int, index: IntArray, shape: Sequence[int]) -> Labelled:

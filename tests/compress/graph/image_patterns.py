@@ -359,6 +359,22 @@ class IndexPerm(nn.Module):
         return self.b(self.a(x)[:, self.p])
 
 
+class IndexGrid(nn.Module):
+    """Some channels laid out in a grid by a constant index, and pooling that torch writes as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = conv(3, 9)
+        self.b = conv(6, 8)
+        self.c = nn.Linear(8, 3)
+        self.register_buffer("p", torch.tensor([[3, 1, 5], [0, 8, 4]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.a(x)[:, self.p].flatten(1, 2))
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last in memory
+        return self.c(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
 class Repeat(nn.Module):
     """Channels repeated, and one channel expanded."""
 

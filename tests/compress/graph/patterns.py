@@ -47,6 +47,7 @@ PATTERNS: dict[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...]]] = {
     "ResizeFlip": (image.ResizeFlip, (image.IMAGE,)),
     "PadChannels": (image.PadChannels, (image.IMAGE,)),
     "IndexPerm": (image.IndexPerm, (image.IMAGE,)),
+    "IndexGrid": (image.IndexGrid, (image.IMAGE,)),
     "Repeat": (image.Repeat, (image.IMAGE,)),
     "Conv1d": (image.Conv1d, ((2, 3, 20),)),
     "Conv3d": (image.Conv3d, ((2, 3, 5, 6, 7),)),

@@ -9,7 +9,7 @@ import pytest
 
 from compress.graph.analyse import analyse
 from compress.graph.choose import choose
-from compress.graph.labels import AxisLabels, Labelled
+from compress.graph.labels import AxisLabels, IntArray, Labelled
 from compress.graph.rules import contraction, join, movement, reduction, regroup
 from compress.graph.rules.step import Rule, Step
 from compress.graph.rules.table import RULES
@@ -44,6 +44,10 @@ def reversed_chain(step: Step, tensors: Sequence[Labelled], axis: int) -> list[A
     return [AxisLabels(entry.axis, np.flip(entry.labels, entry.axis)) for entry in entries]
 
 
+def reversed_take(step: Step, tensor: Labelled, axis: int, index: IntArray, shape: Sequence[int]) -> Labelled:
+    return TAKE(step, tensor, axis, index[::-1], shape)
+
+
 def reversed_transpose(step: Step) -> Sequence[Labelled]:
     (result,) = movement.transpose(step)
     flipped = [AxisLabels(e.axis, np.flip(e.labels, e.axis)) for e in result.axes]
@@ -55,7 +59,7 @@ def without_weight(step: Step, operands: list, result: Labelled, letters: str) -
     return JOIN(step, kept, result, letters)
 
 
-CHAIN, JOIN = movement._chain, contraction.join
+CHAIN, JOIN, TAKE = movement._chain, contraction.join, movement.take
 BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "no tie at a channel shuffle": (
         "ShuffleV2",
@@ -86,6 +90,8 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "a reshape whose shape is not mended": ("PixelShuffleHand", lambda patch: patch.delitem(REWRITES, "Reshape")),
     "groups that are not mended": ("Depthwise", lambda patch: patch.delitem(REWRITES, "Conv")),
     "a slice whose bounds are not mended": ("ResizeFlip", lambda patch: patch.delitem(REWRITES, "Slice")),
+    "a grid of picks whose index is not mended": ("IndexGrid", lambda patch: patch.delitem(REWRITES, "GatherND")),
+    "picks laid out in another order": ("IndexGrid", lambda patch: patch.setattr(movement, "take", reversed_take)),
     "nothing united at all": ("Gated", lambda patch: patch.setattr(Trace, "unite", lambda self, one, two: None)),
 }
 
