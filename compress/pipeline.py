@@ -79,9 +79,9 @@ def _write(job: Job, path: Path, command: str) -> None:
 
 def _save(job: Job, results: Results, samples: Mapping[str, UInt8[np.ndarray, "n h w 3"]], path: Path) -> None:
     pruned = job.candidates["pruned"]
-    origin = Origin(factory=job.recipe.model.factory, arguments=to_jsonable_python(job.model_arguments))
+    origin = Origin(factory=job.recipe.model.factory, arguments=to_jsonable_python(job.start.model_arguments))
     if results.never_slower or job.recipe.allow_slower:
-        save_folder(path, pruned.module, pruned.network, job.cut.keep, origin)
+        save_folder(path, pruned.module, pruned.network, job.point.cut.keep, origin)
     if samples:
         save_samples(samples, path)
     write_whole(path / ENVIRONMENT, json.dumps(results.environment, indent=1) + "\n")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.arguments import check_arguments, construct, find_callable, first_problem
+from compress.budget import Budget
 from compress.methods import METHODS
 from compress.methods.base import Settings
 from compress.models import MODELS
@@ -153,11 +154,15 @@ class Recipe(_Strict):
             raise ValueError(f"budget_ms names {unknown}, which are not among the targets {list(self.targets)}")
         return self
 
-    def needed_speedup(self, target: Target, whole_ms: float) -> float:
-        """Return how much faster the network must become on a target where it takes `whole_ms` as it is."""
-        if self.speedup is not None:
-            return self.speedup
-        return max(1.0, whole_ms / self.budget_ms[target.runtime]) if target.runtime in self.budget_ms else 1.0
+    @property
+    def budget(self) -> Budget:
+        """What the run's own network is to reach, on all targets at once."""
+        return Budget(self.targets, self.speedup, self.budget_ms)
+
+    @property
+    def steps_after_baseline(self) -> int:
+        """The training steps of the method and of the fine-tuning together."""
+        return (self.condense.steps if self.condense else 0) + self.finetune.steps
 
     def settings(self) -> Settings:
         """Return the method's settings.

@@ -80,9 +80,9 @@ def test_a_wrong_task_is_refused_before_anything_is_trained(tmp_path, task, mess
 def test_a_network_that_cannot_be_pruned_is_refused_before_it_is_trained(tmp_path):
     recipe = recipe_for("l1").model_copy(update={"model": ModelChoice(name="tests.compress.test_job:flat", width="64")})
     job = Job(recipe, RunFolder(tmp_path / "run", {}))
-    assert job.model_arguments == {"width": 64.0}
+    assert job.start.model_arguments == {"width": 64.0}
     with pytest.raises(BadInput, match="has no channels that can be removed: what its 1 layers make"):
-        _ = job.baseline
+        _ = job.start.baseline
     assert not job.folder.checkpoint("baseline").exists()
 
 
@@ -92,7 +92,7 @@ def test_a_profile_that_was_not_finished_in_context_is_gone_on_with(started, tmp
     monkeypatch.setattr(Profiling, "profile", lambda self, *, in_context: asked.append(in_context))
     for profile in ("isolated", "in context"):
         job = Job(recipe_for("l1").model_copy(update={"profile": profile}), RunFolder(tmp_path / "run", {}))
-        assert len(job.profiles) == 1
+        assert len(job.start.profiles) == 1
     assert asked == [True]
 
 
@@ -109,13 +109,13 @@ def started(tmp_path_factory):
 def test_a_method_is_cut_to_the_measured_speedup_and_proven(started, tmp_path, method):
     shutil.copytree(started, tmp_path / "run")
     job = Job(recipe_for(method), RunFolder(tmp_path / "run", {}))
-    assert set(job.condensed.scores) <= {one.name for one in job.graph.prunable}
-    assert job.cut.speedup >= 1.3
-    assert job.proof.removed_channels > 0
-    assert sum(p.numel() for p in job.just_pruned.parameters()) < sum(
-        p.numel() for p in job.baseline.module.parameters()
+    assert set(job.point.condensed.scores) <= {one.name for one in job.start.graph.prunable}
+    assert job.point.cut.speedup >= 1.3
+    assert job.point.proof.removed_channels > 0
+    assert sum(p.numel() for p in job.point.just_pruned.parameters()) < sum(
+        p.numel() for p in job.start.baseline.module.parameters()
     )
     again = Job(recipe_for(method), RunFolder(tmp_path / "run", {}))
-    assert {name: kept.tolist() for name, kept in again.cut.keep.items()} == {
-        name: kept.tolist() for name, kept in job.cut.keep.items()
+    assert {name: kept.tolist() for name, kept in again.point.cut.keep.items()} == {
+        name: kept.tolist() for name, kept in job.point.cut.keep.items()
     }

@@ -77,7 +77,7 @@ def test_the_command_line_replaces_budgets_and_data(tmp_path):
     assert (recipe.speedup, recipe.goals.speedup) == (3.0, None)
     recipe = read_recipe(DEMO, Overrides(budget_ms={"openvino": 4.0}))
     assert recipe.speedup is None
-    by_name = {target.runtime: recipe.needed_speedup(target, 10.0) for target in recipe.chosen_targets()}
+    by_name = {target.runtime: recipe.budget.needed_speedup(target, 10.0) for target in recipe.chosen_targets()}
     assert by_name == {"openvino": 2.5, "onnxruntime": 1.0}
     with pytest.raises(BadInput, match=r"unknown key 'task\.folder'; allowed here: train, held_out, size, seed"):
         read_recipe(DEMO, Overrides(data=tmp_path))

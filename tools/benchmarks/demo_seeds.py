@@ -76,9 +76,9 @@ def _run(recipe_path: Path, seed: int) -> dict[str, Any]:
         | {"baseline trained on": _trained_on(job)},
         "parameters": found["parameters"],
         "at_the_cut": {
-            "condensed": job.pruning_error.condensed,
-            "cut": job.pruning_error.pruned,
-            "random": statistics.mean(job.pruning_error.random),
+            "condensed": job.point.pruning_error.condensed,
+            "cut": job.point.pruning_error.pruned,
+            "random": statistics.mean(job.point.pruning_error.random),
         },
         "layers_with_a_hinge": found["hinges"],
     }
@@ -92,10 +92,10 @@ def _trained_on(job: Job) -> float:
     from compress.train.loop import train_
 
     recipe = job.recipe
-    training = replace(recipe.finetune, steps=recipe.condense.steps + recipe.finetune.steps)
-    module = copy.deepcopy(job.baseline.module)
-    train_(module, job.task, training, label="trained on", checkpoint=job.folder.checkpoint("trained on"))
-    return judge(module, job.task, job.task.held_out()).mean().item()
+    training = replace(recipe.finetune, steps=recipe.steps_after_baseline)
+    module = copy.deepcopy(job.start.baseline.module)
+    train_(module, job.start.task, training, label="trained on", checkpoint=job.folder.checkpoint("trained on"))
+    return judge(module, job.start.task, job.start.task.held_out()).mean().item()
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -181,7 +181,7 @@ class Study:
     def __init__(self, task: str, seed: int, steps: int, work: Path) -> None:
         self.task, self.seed, self.steps = task, seed, steps
         self.folder = work / f"{task}-{steps}-{seed}"
-        self.start = self._job("start", "l1")
+        self.start = self._job("start", "l1").start
         self.jobs: dict[str, Job] = {}
 
     def description(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class Study:
 
     def _begun(self, name: str) -> Job:
         job, start = self._job(name, name if name in METHODS else "l1"), self.start
-        job.baseline, job.graph, job.profiles, job.rig = start.baseline, start.graph, start.profiles, start.rig
+        job.start.baseline, job.start.graph, job.start.profiles = start.baseline, start.graph, start.profiles
         if name == UNIFORM:
             job.folder.once("cut", lambda: _uniform_cut(job).to_json())  # in place of the method's
         return job
@@ -242,16 +242,16 @@ class Study:
 
         job, row = self.job(name), {}
         if name == BASELINE:
-            module = job.baseline.module
+            module = job.start.baseline.module
         elif name == TRAINED_ON:
-            module = self._trained(name, copy.deepcopy(job.baseline.module), job.recipe.finetune)
+            module = self._trained(name, copy.deepcopy(job.start.baseline.module), job.recipe.finetune)
         elif name in SCRATCH:
             module = self._scratch(name)
         else:
             row["quality_before_finetuning"] = _renewed_quality(job)
-            row["cut_speedup"] = job.cut.speedup
-            module = job.pruned.module
-        network = deployable(export_module(module, job.example))
+            row["cut_speedup"] = job.point.cut.speedup
+            module = job.point.pruned.module
+        network = deployable(export_module(module, job.start.example))
         write_whole(job.folder.path / "model.onnx", to_bytes(network.model))
         seconds = job.folder.seconds()
         return row | {
@@ -284,7 +284,7 @@ class Study:
         job, model = self.job(name), self.start.recipe.model
         torch.manual_seed(self.seed)
         fresh = import_callable(model.factory)(**model.factory_arguments)
-        module = prune_module(fresh, job.graph, self.job(SCRATCH[name]).cut.keep, prove=False)
+        module = prune_module(fresh, job.start.graph, self.job(SCRATCH[name]).point.cut.keep, prove=False)
         training = job.recipe.baseline
         return self._trained(name, module, replace(training, steps=training.steps + self.steps))
 
@@ -293,29 +293,29 @@ class Study:
 
         job = self.job(name)
         with job.folder.timed("train"):
-            train_(module, job.task, training, label=name, checkpoint=job.folder.checkpoint("train"))
+            train_(module, job.start.task, training, label=name, checkpoint=job.folder.checkpoint("train"))
         return module
 
 
 def _uniform_cut(job: Job) -> Cut:
     from compress.cut import cut_uniform
 
-    return cut_uniform(job.baseline_norms, job.rig, job.rig.goal)
+    return cut_uniform(job.start.norms, job.rig, job.rig.goal)
 
 
 def _renewed_quality(job: Job) -> float:
     """Judge the cut network with new statistics in its normalisations: what fine-tuning starts from."""
     from compress.train.judge import recalibrate_
 
-    module = copy.deepcopy(job.just_pruned)
-    recalibrate_(module, job.task)
+    module = copy.deepcopy(job.point.just_pruned)
+    recalibrate_(module, job.start.task)
     return _quality(job, module)
 
 
 def _quality(job: Job, module: nn.Module) -> float:
     from compress.train.judge import judge
 
-    return judge(module, job.task, job.task.held_out()).mean().item()
+    return judge(module, job.start.task, job.start.task.held_out()).mean().item()
 
 
 def run_task(studies: list[Study], methods: list[str]) -> list[Row]:

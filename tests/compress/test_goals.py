@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from compress.findings import _learning_goals, _quality_goal
+from compress.goals import _learning_goals, _quality_goal
 from compress.recipe import Goals
 from compress.report.results import Metric, Results
 from tests.compress.report.example import example_results

@@ -1,0 +1,210 @@
+"""What every budget of a run starts from: the data, the network as it is, its channels and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.arguments import build, check_arguments, find_callable
+from compress.budget import Budget
+from compress.cut import Rig
+from compress.export import deployable, export_module
+from compress.graph.analyse import analyse
+from compress.graph.channels import ChannelGraph
+from compress.models import import_callable
+from compress.profiling import Profiling
+from compress.recipe import Recipe
+from compress.report.results import Metric, Phase
+from compress.run_folder import RunFolder
+from compress.scores import Scores, producers, set_norms
+from compress.tasks import TASKS
+from compress.tasks.base import Comparable, Task
+from compress.train.judge import judge
+from compress.train.loop import Extras, Training, train_
+from compress.train.processes import on_first
+from compress.weights import load_weights_
+from device_profiles.errors import BadInput
+from device_profiles.profile import DeviceProfile
+from device_profiles.store import load_profile
+from device_profiles.target import Target
+from runtimes.base import check_target
+from runtimes.environment import read_environment
+from runtimes.profiler import ProfileConfig
+
+MEMBERS = ("description", "metric", "batch", "held_out", "loss", "quality")  # what every task has
+LEAST_WIDTH = 0.1  # of the widths that latencies are measured at: speedups of 5 and more need such narrow layers
+NARROW = 4  # the yardstick of the task's difficulty is a network of this fraction of the width
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network at the end of a training run, with the run's curve."""
+
+    module: nn.Module
+    phase: Phase | None = None
+
+
+class Start:
+    """The part of a run that no budget changes: every step is computed once, and found in the folder by the next run.
+
+    Args:
+        recipe: What to do.
+        folder: Where to keep it.
+    """
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        for target in self.targets:
+            check_target(target)
+        with folder.timed("read the data"):
+            self.task: Task = _task(recipe)
+        self.example = torch.zeros_like(self.task.held_out().inputs[:1])
+
+    # 1. The network as it is, and the measure of the task's difficulty.
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments of the network's callable, converted to the types that it asks for."""
+        model = self.recipe.model
+        return check_arguments(import_callable(model.factory), model.factory_arguments, "model")
+
+    def fresh(self, **arguments: Any) -> nn.Module:
+        """Build the network with new weights, always the same; `arguments` replace those of the recipe."""
+        torch.manual_seed(self.recipe.seed)
+        model = self.recipe.model
+        module = build(import_callable(model.factory), self.model_arguments | arguments, "model")
+        if not isinstance(module, nn.Module):
+            raise BadInput(f"model (={model.name!r}) made a {type(module).__name__}; it must make a torch.nn.Module")
+        return module
+
+    @cached_property
+    def baseline(self) -> Trained:
+        """Build the network that is to become faster, with its weights if it has any, and train it."""
+        module = self.fresh()
+        if self.recipe.model.weights is not None:
+            load_weights_(module, self.recipe.model.weights)
+        if self.recipe.baseline is not None:
+            producers(self._analysed(module), module)  # what cannot be pruned is found out before it is trained
+        return self.train("baseline", module, self.recipe.baseline)
+
+    @cached_property
+    def narrow(self) -> Trained | None:
+        """Train a network of a quarter of the width for the same steps, if the recipe asks for that."""
+        if self.recipe.goals.narrow_penalty_percent is None:
+            return None
+        width = max(1, self.model_arguments["width"] // NARROW)
+        return self.train("quarter", self.fresh(width=width), self.recipe.baseline)
+
+    @cached_property
+    def trivial_quality(self) -> float | None:
+        """Judge the answer that needs no learning, where the task knows one."""
+        if not isinstance(self.task, Comparable):
+            return None
+        held_out = self.task.held_out()
+        return self.task.quality(self.task.trivial(held_out.inputs), held_out.targets).mean().item()
+
+    # 2. Its channels, and what each layer costs on each target.
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        """Export the baseline and find its channel graph."""
+        with self.folder.timed("export and analyse"):
+            return self._analysed(self.baseline.module)
+
+    @cached_property
+    def norms(self) -> Scores:
+        """Each set's folded norms in the baseline, over their mean there."""
+        return set_norms(producers(self.graph, self.baseline.module), self.baseline.module)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets that the recipe names."""
+        return self.recipe.chosen_targets()
+
+    @cached_property
+    def profiles(self) -> dict[Target, DeviceProfile]:
+        """Measure l(i) on every target."""
+        return {target: on_first(lambda on=target: self._profile(on)) for target in self.targets}
+
+    def latency_shares(self) -> dict[str, float]:
+        """Return l(i): each layer's share of the summed latencies, averaged over the targets."""
+        shares: dict[str, float] = {}
+        for profile in self.profiles.values():
+            latencies = profile.latencies_ms()
+            total = sum(latencies.values())
+            for name, milliseconds in latencies.items():
+                shares[name] = shares.get(name, 0.0) + milliseconds / total / len(self.profiles)
+        return shares
+
+    def rig(self, budget: Budget) -> Rig:
+        """Return what predicts and measures speedups for a budget.
+
+        Raises:
+            BadInput: The network as it is keeps the budget.
+        """
+        profiles = {target: each for target, each in self.profiles.items() if target.runtime in budget.runtimes}
+        needed = {target: budget.needed_speedup(target, each.end_to_end.ms) for target, each in profiles.items()}
+        return Rig(self.graph, profiles, needed, self.recipe.measure_seconds / 3)
+
+    # What steps are made of.
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return a step's JSON result, computed once and timed."""
+        with self.folder.timed(name):
+            return self.folder.once(name, compute)
+
+    def train(self, name: str, module: nn.Module, training: Training | None, extras: Extras | None = None) -> Trained:
+        """Train a module in place, from where an earlier run stopped; without a training it stays as it is."""
+        if training is None:
+            return Trained(module.eval())
+        with self.folder.timed(name):
+            checkpoint = self.folder.checkpoint(name)
+            return Trained(
+                module, train_(module, self.task, training, label=name, checkpoint=checkpoint, extras=extras)
+            )
+
+    def quality(self, module: nn.Module) -> float:
+        """Judge a network on the held-out data."""
+        return judge(module, self.task, self.task.held_out()).mean().item()
+
+    def _analysed(self, module: nn.Module) -> ChannelGraph:
+        graph = analyse(export_module(module, self.example))
+        if not graph.prunable:
+            raise BadInput(
+                f"model (={self.recipe.model.name!r}) has no channels that can be removed: what its "
+                f"{len(graph.layers)} layers make is the network's output or fixed; give a network with inner channels"
+            )
+        return graph
+
+    def _profile(self, target: Target) -> DeviceProfile:
+        path = self.folder.path / "profiles" / f"{target.name}.json"
+        in_context = self.recipe.profile == "in context"
+        # The profile of isolated layers is there first; a run that was killed then has to go on from it.
+        if not path.exists() or (in_context and load_profile(path).in_context is None):
+            config = ProfileConfig(budget_s=self.recipe.profile_seconds)
+            model = deployable(self.graph.network).model
+            profiling = Profiling(model, self.recipe.model.name, target, config, path, least=LEAST_WIDTH)
+            with self.folder.timed(f"profile on {target.name}"):
+                profiling.profile(in_context=in_context)
+        profile = load_profile(path)
+        profile.check_matches(target=target, environment=read_environment())
+        return profile
+
+
+def _task(recipe: Recipe) -> Task:
+    factory = find_callable(recipe.task.name, TASKS, "task")
+    task = build(factory, recipe.task.arguments, "task")
+    missing = [name for name in MEMBERS if not hasattr(task, name)]
+    if missing:
+        raise BadInput(f"task (={recipe.task.name!r}) has no {', '.join(missing)}; see compress.tasks.base.Task")
+    if not isinstance(task.metric, Metric):
+        raise BadInput(f"task.metric (={task.metric!r}) must be a compress.report.results.Metric with name and unit")
+    if not len(task.held_out()):
+        raise BadInput(f"task (={recipe.task.name!r}) holds out no samples; hold some out to judge the networks by")
+    return task
