@@ -18,7 +18,8 @@ from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.fold import FOLDED, folded_name
 from compress.graph.labels import BoolArray, Labelled
 from compress.graph.network import Network
-from compress.graph.proof import TOLERANCE, random_feeds, run
+from compress.graph.proof import TOLERANCE
+from compress.graph.run import random_feeds, run
 from compress.graph.surgery import prune, remove_channels
 from device_profiles.errors import BadInput, ParityFailed
 
@@ -133,7 +134,7 @@ def with_weights(network: Network, tensors: Mapping[str, Tensor]) -> Network:
             if data.shape != tuple(initializer.dims):
                 raise BadInput(f"{initializer.name!r} is {data.shape}, the network has {tuple(initializer.dims)}")
             initializer.CopyFrom(numpy_helper.from_array(np.asarray(data, order="C"), initializer.name))
-    return Network(model)
+    return Network(model, batch=network.batch)
 
 
 def _sliced(module: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:

@@ -149,6 +149,25 @@ def open_session(model: ModelSource, target: Target, build: int = 0) -> Session:
     return cast(Session, implementation.open_session(model if isinstance(model, Path) else checked, target, *builds))
 
 
+def run_once(model: onnx.ModelProto, weights: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a model once in ONNX Runtime on the CPU, without a copy of its weights.
+
+    Args:
+        model: The model without its initializers.
+        weights: Initializer name -> data.
+        feeds: Input name -> data.
+
+    Raises:
+        BadInput: The feeds are not the model's inputs, or have another shape or element type.
+        RuntimeUnavailable: ONNX Runtime is not installed.
+        UnsupportedModel: ONNX Runtime lacks an operator of the model or refuses the model.
+    """
+    target = Target("onnxruntime")
+    _implementation(target)
+    results = importlib.import_module("runtimes.ort_once").run_once(model, weights, feeds)
+    return cast(dict[str, Array], results)
+
+
 def times_operators(target: Target) -> bool:
     """Whether `time_operators` can tell what the operators take on a target."""
     return target.runtime in RUNTIMES and RUNTIMES[target.runtime].operators is not None

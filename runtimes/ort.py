@@ -63,7 +63,7 @@ class OnnxRuntimeSession:
         try:
             return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
         except ERRORS as err:
-            raise _refusal("run", err) from err
+            raise refusal("run", err) from err
 
     def prepare(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
         """Bind the feeds once; the returned call runs on them and leaves its outputs in the runtime."""
@@ -71,7 +71,7 @@ class OnnxRuntimeSession:
             try:
                 return self._cuda.prepare(self._session, feeds, self.inputs, self.dtypes)
             except ERRORS as err:
-                raise _refusal("run", err) from err
+                raise refusal("run", err) from err
         binding = self._session.io_binding()
         for name, array in check_feeds(feeds, self.inputs, self.dtypes).items():
             binding.bind_cpu_input(name, array)
@@ -81,7 +81,7 @@ class OnnxRuntimeSession:
         try:
             session.run_with_iobinding(binding)
         except ERRORS as err:
-            raise _refusal("run", err) from err
+            raise refusal("run", err) from err
         return lambda: session.run_with_iobinding(binding)
 
     def end_profiling(self) -> Path:
@@ -151,7 +151,7 @@ def open_session(model: onnx.ModelProto | Path, target: Target, profile_to: Path
     except ERRORS as err:
         if cuda is not None:
             cuda.free()
-        raise _refusal("load", err) from err
+        raise refusal("load", err) from err
     if cuda is not None and session.get_providers()[0] != provider:  # it falls back to the CPU without an error
         del session
         cuda.free()
@@ -175,7 +175,8 @@ def _options(target: Target) -> onnxruntime.SessionOptions:
     return options
 
 
-def _refusal(verb: str, err: Exception) -> UnsupportedModel:
+def refusal(verb: str, err: Exception) -> UnsupportedModel:
+    """Word an error of ONNX Runtime; `verb` is what it could not do to the model."""
     reason = str(err).strip().splitlines()[0].split(" : ", 2)[-1]
     return UnsupportedModel(
         f"onnxruntime {onnxruntime.__version__} cannot {verb} the model: {reason}; change what it names, or update it"

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from compress.graph.channels import ChannelGraph, Keep, Layer
 from compress.graph.labels import Labelled
 from compress.graph.network import Network
-from compress.graph.proof import run_probed
+from compress.graph.run import run
 
 Array = NDArray[np.generic]
 
@@ -32,7 +32,7 @@ def calibrate(graph: ChannelGraph, keep: Keep, pruned: Network, samples: Mapping
     """
     alive = graph.alive(keep)
     probes = [layer.output for layer in graph.layers]
-    original = run_probed(graph.network.model, samples, probes)
+    original = run(graph.network.model, samples, probes)
     model = onnx.ModelProto()
     model.CopyFrom(pruned.model)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -40,7 +40,7 @@ def calibrate(graph: ChannelGraph, keep: Keep, pruned: Network, samples: Mapping
         target = stored.get(layer.bias or "")
         if layer.norm is None and target is None:
             continue
-        now = run_probed(model, samples, [layer.output])[layer.output]
+        now = run(model, samples, [layer.output])[layer.output]
         if layer.norm is not None and layer.norm.mean is not None and layer.norm.var is not None:
             _store(stored[layer.norm.mean], _statistic(now, layer, np.mean))
             _store(stored[layer.norm.var], _statistic(now, layer, np.var))
@@ -49,7 +49,7 @@ def calibrate(graph: ChannelGraph, keep: Keep, pruned: Network, samples: Mapping
             wanted = _statistic(labelled.take(original[layer.output], alive), layer, np.mean)
             bias = numpy_helper.to_array(target).astype(np.float64)
             _store(target, bias + wanted - _statistic(now, layer, np.mean))
-    return Network(model)
+    return Network(model, batch=pruned.batch)
 
 
 def _statistic(data: Array, layer: Layer, function: Callable[..., Any]) -> NDArray[np.float64]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.labels import BoolArray
+from compress.graph.run import Runnable
 from compress.graph.trace import Consumption
 from device_profiles.errors import UnsupportedModel
 
@@ -16,7 +17,7 @@ Array = NDArray[np.generic]
 LOWEST = np.float32(-1e30)  # far below any activation, finite so that masked positions never make a NaN
 
 
-def zeroed(graph: ChannelGraph, keep: Keep) -> onnx.ModelProto:
+def zeroed(graph: ChannelGraph, keep: Keep) -> Runnable:
     """Return the network at full width with removed channels zeroed where they are consumed.
 
     A sum over channels sees zeros in place of removed ones. A mean, a maximum, a softmax or a normalisation over
@@ -31,9 +32,7 @@ def zeroed(graph: ChannelGraph, keep: Keep) -> onnx.ModelProto:
         UnsupportedModel: Channels that an operator without a masked form normalises over are removed.
     """
     alive = graph.alive(keep)
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.network.model)
-    masking = _Masking(model, graph)
+    masking = _Masking(graph)
     consumed: dict[int, list[Consumption]] = {}
     for note in graph.execution.trace.consumptions:
         consumed.setdefault(note.node, []).append(note)
@@ -46,10 +45,8 @@ def zeroed(graph: ChannelGraph, keep: Keep) -> onnx.ModelProto:
                 masking.apply(copy, note, mask)
         if copy.op_type:
             masking.nodes.append(copy)
-    del model.graph.node[:], model.graph.value_info[:]
-    model.graph.node.extend(masking.nodes)
-    model.graph.initializer.extend(masking.initializers)
-    return model
+    whole = Runnable.of(graph.network, masking.nodes)
+    return Runnable(whole.model, {**whole.weights, **masking.constants})
 
 
 def _mask(note: Consumption, alive: BoolArray) -> BoolArray:
@@ -61,12 +58,13 @@ def _mask(note: Consumption, alive: BoolArray) -> BoolArray:
 class _Masking:
     """Builds the nodes of the reference."""
 
-    def __init__(self, model: onnx.ModelProto, graph: ChannelGraph) -> None:
+    def __init__(self, graph: ChannelGraph) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        self.constants: dict[str, Array] = {}
         self._graph = graph
-        types = {t.name: t.data_type for t in model.graph.initializer}
-        values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+        whole = graph.network.model.graph
+        types = {t.name: t.data_type for t in whole.initializer}
+        values = (*whole.input, *whole.output, *whole.value_info)
         self._types = types | {v.name: v.type.tensor_type.elem_type for v in values}
 
     def apply(self, node: onnx.NodeProto, note: Consumption, mask: BoolArray) -> None:
@@ -116,8 +114,8 @@ class _Masking:
 
     def constant(self, data: Array) -> str:
         """Add an initializer."""
-        name = f"mask.{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(data, name))
+        name = f"mask.{len(self.constants)}"
+        self.constants[name] = data
         return name
 
     def call(self, op: str, *inputs: str) -> str:

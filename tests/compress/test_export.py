@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compress.export import OPSET, deployable, export_module
 from compress.graph.analyse import analyse
-from compress.graph.proof import random_feeds, run
+from compress.graph.run import random_feeds, run
 from compress.models.unet import UNet
 from compress.surgery import named_tensors, prune_module, with_weights
 from device_profiles.errors import UnsupportedModel

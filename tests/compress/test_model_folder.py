@@ -15,7 +15,7 @@ from torch import nn
 
 from compress.export import deployable, export_module
 from compress.graph.network import Network
-from compress.graph.proof import random_feeds, run
+from compress.graph.run import random_feeds, run
 from compress.model_folder import MODEL, RECIPE, WEIGHTS, Origin, load_folder, load_network, read_record, save_folder
 from compress.models.unet import UNet
 from compress.surgery import prune_module

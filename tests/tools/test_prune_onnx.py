@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.export import export_module
 from compress.graph.network import Network
-from compress.graph.proof import random_feeds, run
+from compress.graph.run import random_feeds, run
 from device_profiles.errors import BadInput
 from tests.compress.graph.examples import unet_network
 from tests.compress.graph.test_fuzz import small_model

@@ -5,8 +5,9 @@ import pytest
 
 from compress.graph.count import macs, parameters
 from compress.graph.network import Network
-from compress.graph.proof import TOLERANCE, compare_numbers, random_feeds, run
+from compress.graph.proof import TOLERANCE, compare_numbers
 from compress.graph.reference import zeroed
+from compress.graph.run import random_feeds, run
 from compress.graph.surgery import prune, remove_channels
 from device_profiles.errors import BadInput, ParityFailed
 from tests.compress.graph.examples import random_keep, unet_graph, unet_network
@@ -70,7 +71,7 @@ def test_the_proof_compares_with_the_original_at_full_width() -> None:
     graph = unet_graph()
     keep = {"down.1.conv": np.array([0, 3, 5])}
     feeds = random_feeds(graph.network)
-    masked = run(zeroed(graph, keep), feeds)
+    masked = zeroed(graph, keep).run(feeds)
     whole = run(graph.network.model, feeds)
     (name,) = whole
     assert not np.array_equal(masked[name], whole[name])
