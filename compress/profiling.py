@@ -20,9 +20,8 @@ from runtimes.data_dependence import DataDependence, data_dependences
 from runtimes.in_context import WidthVariant, measure_in_context, partial_in_context
 from runtimes.model_file import ModelSource, read_model
 from runtimes.prediction_check import PredictionCheck, check_prediction
-from runtimes.profiler import MAX_ROUNDS, ProfileConfig, profile_model
+from runtimes.profiler import ProfileConfig, profile_model
 from runtimes.shapes import input_shapes, with_batch, with_shapes
-from runtimes.timing import Effort
 
 LEAST_VARIANTS = 8  # four folds of two
 UNSEEN = 1_000_003  # added to the seed for networks that are drawn to check a profile
@@ -69,8 +68,8 @@ class Profiling:
         started = time.monotonic()
         found = partial = None
         if in_context:
-            partial = partial_in_context(self.output, self.target, self.profiled, self._effort)
-            found = measure_in_context(self.profiled, self.target, self._effort, partial)
+            partial = partial_in_context(self.output, self.target, self.profiled, self.config.effort)
+            found = measure_in_context(self.profiled, self.target, self.config.effort, partial)
         profile = profile_model(
             self.model, self.target, self.config, model_name=self.name, output=self.output, command=command
         )
@@ -94,7 +93,7 @@ class Profiling:
             UnsupportedModel: The runtime cannot run one of them.
         """
         networks = draw_variants(self.graph, count, self.config.seed + UNSEEN, self.least)
-        return check_prediction(profile, self.profiled, networks, self._effort)
+        return check_prediction(profile, self.profiled, networks, self.config.effort)
 
     def bundle(self, folder: Path, *, in_context: bool, resident_bytes: int | None = None) -> None:
         """Write what a bare device needs to measure the same as `profile`, see `runtimes.bundle`.
@@ -127,7 +126,3 @@ class Profiling:
     def profiled(self) -> tuple[WidthVariant, ...]:
         """The network at full width, then those that it is measured with in context."""
         return (full_variant(self.graph), *draw_variants(self.graph, self.variants, self.config.seed, self.least))
-
-    @property
-    def _effort(self) -> Effort:
-        return Effort(self.config.budget_s, self.config.precision_percent, max_rounds=MAX_ROUNDS, seed=self.config.seed)

@@ -51,6 +51,10 @@ class Measurement:
         gpu: What the GPU says of each run; None where no GPU was timed.
         builds_ms: Headlines of all engines that were built of the model, ms, where a runtime builds engines by timing
             kernels, which never comes out the same twice; the samples are those of the fastest one.
+        discarded: Rounds in which something slowed most models of the sitting down, and which are not among the
+            samples.
+        others: Share of the usable cores that other processes took during the sitting, in [0, 1]; None where the
+            system does not tell.
         scale: What the headline is multiplied with to undo the drift of the machine since the profile's first
             batch (measured on a reference that is part of every batch); the samples are as they were read.
     """
@@ -63,6 +67,8 @@ class Measurement:
     scale: float = 1.0
     gpu: GpuSamples | None = None
     builds_ms: tuple[float, ...] = ()
+    discarded: int = 0
+    others: float | None = None
 
     def __post_init__(self) -> None:
         if not self.wall_ms:

@@ -13,6 +13,8 @@ from device_profiles.steps import Axis, StepProbe
 from device_profiles.target import Target
 from device_profiles.terms import Widths
 
+BUSY_SHARE = 0.25  # of the usable cores: half of what one other process takes of two, as in runtimes/bundled
+
 
 @dataclass(frozen=True)
 class LayerProfile:
@@ -99,6 +101,31 @@ class DeviceProfile:
     def isolated_sum_ms(self) -> float:
         """Sum of l(i) over the layers; the whole network is faster or slower than this (see `predict`)."""
         return sum(self.latencies_ms().values())
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Everything that was measured, whole networks first."""
+        variants = self.in_context.variants if self.in_context is not None else ()
+        layers = (measurement for layer in self.layers for measurement in layer.measurements.values())
+        probes = (measurement for probe in self.probes for measurement in probe.measurements.values())
+        return (self.end_to_end, *(variant.end_to_end for variant in variants), *layers, *probes)
+
+    @property
+    def discarded_percent(self) -> float:
+        """The share of all rounds in which something slowed the machine down, and which do not count."""
+        discarded = sum(measurement.discarded for measurement in self.measurements)
+        return 100 * discarded / (discarded + sum(measurement.n for measurement in self.measurements))
+
+    @property
+    def note(self) -> str:
+        """What disturbed the measuring, in words; empty where nothing did that is known."""
+        found = []
+        others = max((measurement.others or 0.0 for measurement in self.measurements), default=0.0)
+        if others > BUSY_SHARE:
+            found.append(f"other processes took up to {100 * others:.0f} % of the cores while this was measured")
+        if self.discarded_percent > 0:
+            found.append(f"{self.discarded_percent:.1f} % of the rounds were slower than the others and do not count")
+        return "; ".join(found)
 
     def check_matches(
         self,

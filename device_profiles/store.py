@@ -12,9 +12,9 @@ from device_profiles.json_form import from_json, to_json
 from device_profiles.profile import DeviceProfile
 
 FORMAT = "espalier device profile"
-# 1: the first; 2: in_context, what layers take inside the network; 3: what GPUs say. What an older file lacks has a
-# default.
-SCHEMA = 3
+# 1: the first; 2: in_context, what layers take inside the network; 3: what GPUs say; 4: what disturbed a
+# measurement. What an older file lacks has a default.
+SCHEMA = 4
 
 
 def write_whole(path: Path | str, content: bytes | str) -> None:

@@ -30,7 +30,6 @@ from runtimes.in_context import WidthVariant, plan_end_to_end, references_of, va
 from runtimes.model_file import ModelSource, read_model, to_bytes
 from runtimes.operators import TIMED_RUNS, WARM_UP_RUNS
 from runtimes.profiler import (
-    MAX_ROUNDS,
     IsolatedLayers,
     ProfileConfig,
     carve_for,
@@ -43,7 +42,8 @@ from runtimes.sitting import PlannedSitting
 from runtimes.timing import Effort, clock_for
 
 RUNNER, BLOCK, MODELS = "run_bundle.py", "block.bin", "models"
-PARTS = ("memory", "machine", "records", "sampling", "sessions", "runner")  # of the runner, each using those before it
+# Of the runner, each using those before it.
+PARTS = ("memory", "machine", "records", "interference", "sampling", "sessions", "runner")
 SESSION_OPTIONS = {  # beside precision and threads; as in runtimes/ort.py and runtimes/ov.py
     "onnxruntime": {"inter_op_num_threads": "1", "session.intra_op.allow_spinning": "0"},
     "openvino": {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"},
@@ -179,8 +179,8 @@ def write_bundle(folder: Path, bundling: Bundling) -> Manifest:
         )
     layers, isolated = plan_layers(subgraphs, narrow=config.narrow)
     if bundling.variants:
-        effort = Effort(config.budget_s, config.precision_percent, max_rounds=MAX_ROUNDS, seed=config.seed)
-        planned = plan_end_to_end(bundling.variants, references_of(bundling.variants), effort, bundling.resident_bytes)
+        references = references_of(bundling.variants)
+        planned = plan_end_to_end(bundling.variants, references, config.effort, bundling.resident_bytes)
         writer.add_sittings("in context", planned)
         writer.jobs += [("operators", variant_name(place)) for place in range(len(bundling.variants))]
     writer.add_sittings("isolated", plan_sittings(sized, isolated, config, bundling.resident_bytes))

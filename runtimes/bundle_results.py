@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Samples:
     cpu_ms: tuple[float, ...]
     interruptions: tuple[int, ...]
     stable: bool
+    discarded: int = 0
+    others: float | None = None
 
 
 def profile_from_bundle(path: Path, command: str = "") -> DeviceProfile:
@@ -120,7 +122,8 @@ def _sittings(jobs: Sequence[Record], manifest: Manifest, title: str) -> list[Si
 
 
 def _measurement(samples: Samples, manifest: Manifest) -> Measurement:
-    return Measurement(samples.wall_ms, samples.cpu_ms, manifest.clock, samples.stable, samples.interruptions)
+    read = {field.name: getattr(samples, field.name) for field in fields(samples)}
+    return Measurement(clock=manifest.clock, **read)
 
 
 def _in_context(folder: Path, manifest: Manifest, jobs: Sequence[Record]) -> InContext:

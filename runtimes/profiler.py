@@ -45,6 +45,7 @@ class ProfileConfig:
         precision_percent: Stop earlier when every latency is known to this, see `runtimes.timing.Effort`.
         seed: Of the order of the measurements.
         narrow: Whether to measure layers at other widths than the full ones, too.
+        patience_s: How long at most to wait for other processes, each time before something is measured.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -52,10 +53,22 @@ class ProfileConfig:
     precision_percent: float = 2.0
     seed: int = 0
     narrow: bool = True
+    patience_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.budget_s > 0:
             raise BadInput(f"budget_s (={self.budget_s}) must be more than 0; 15 is enough for a small network")
+
+    @property
+    def effort(self) -> Effort:
+        """How long to measure, where it is one measurement."""
+        return Effort(
+            self.budget_s,
+            self.precision_percent,
+            max_rounds=MAX_ROUNDS,
+            seed=self.seed,
+            patience_s=self.patience_s,
+        )
 
 
 def profile_model(
@@ -216,8 +229,7 @@ def plan_sittings(
         if len(lists) > 1:
             models[REFERENCE] = (REFERENCE, reference[len(reference) // 2].model)
         budget_s = config.budget_s * sum(job.macs for job in each) / macs
-        effort = Effort(budget_s, config.precision_percent, max_rounds=MAX_ROUNDS, seed=config.seed)
-        planned.append(PlannedSitting(models, effort))
+        planned.append(PlannedSitting(models, replace(config.effort, budget_s=budget_s)))
     return planned
 
 

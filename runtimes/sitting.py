@@ -14,6 +14,7 @@ from tqdm import tqdm
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.builds import join_builds, prepare_builds
+from runtimes.bundled.interference import Others, wait_until_quiet
 from runtimes.timing import Effort, clock_for, measure
 
 Sitting = dict[str, Measurement]
@@ -44,28 +45,54 @@ def sit(models: Builders, target: Target, effort: Effort, bar: tqdm) -> Sitting:
         effort: How long loading and measuring should take; its seed also draws the inputs.
         bar: Counts seconds.
     """
-    started, at_start = time.monotonic(), bar.n
+    progress = _Progress(bar, effort)
     turns: dict[str, list[str]] = {}
     calls: dict[str, Callable[[], object]] = {}
-
-    def show_time(_: float = 0) -> None:
-        bar.update(min(at_start + time.monotonic() - started, bar.total) - bar.n)
-
     with ExitStack() as stack:
-        for name, (turn, build) in models.items():
+        for place, (name, (turn, build)) in enumerate(models.items(), start=1):
+            progress.show(f"load {place} of {len(models)}")
             prepared = prepare_builds(stack, name, build(), target, effort.seed)
             calls |= prepared
             turns.setdefault(turn, []).extend(prepared)
-            show_time()
-        left_s = max(effort.budget_s / 4, effort.budget_s - (time.monotonic() - started))  # loading may take it all
+        progress.show("wait for other processes" if effort.patience_s else "")
+        wait_until_quiet(effort.patience_s)
+        others = Others()
         measured = measure(
             calls,
             clock=clock_for(target.threads, target.device),
             groups=list(turns.values()),
-            effort=replace(effort, budget_s=left_s),
-            after_round=show_time,
+            effort=replace(effort, budget_s=progress.left_s()),
+            after_round=progress.show_round,
         )
-    return join_builds(measured)
+    share = others.share()
+    return {name: replace(measurement, others=share) for name, measurement in join_builds(measured).items()}
+
+
+class _Progress:
+    """What of a sitting's time has passed; loading and slow models may take more than was planned."""
+
+    def __init__(self, bar: tqdm, effort: Effort) -> None:
+        self._bar, self._effort = bar, effort
+        self._started, self._at_start, self._later_s = time.monotonic(), bar.n, bar.total - bar.n - effort.budget_s
+        self._rounds = 0
+
+    def left_s(self) -> float:
+        """The time that is left for measuring: a quarter in any case, since loading may take it all."""
+        return max(self._effort.budget_s / 4, self._effort.budget_s - (time.monotonic() - self._started))
+
+    def show(self, doing: str, left_s: float | None = None) -> None:
+        """Move the bar, whose end lies `left_s` away when the sitting is the last one."""
+        passed_s = time.monotonic() - self._started
+        planned_s = passed_s + (self.left_s() if left_s is None else left_s)
+        self._bar.total = self._at_start + planned_s + self._later_s
+        self._bar.set_postfix_str(doing, refresh=False)
+        self._bar.update(self._at_start + passed_s - self._bar.n)
+
+    def show_round(self, elapsed_s: float) -> None:
+        """Move the bar after a round of measuring."""
+        self._rounds += 1
+        least_s = elapsed_s / self._rounds * max(self._effort.min_rounds - self._rounds, 0)
+        self.show(f"round {self._rounds}", max(least_s, self.left_s() - self._effort.budget_s / 4))
 
 
 def join(done: Sequence[Sitting], references: Collection[str]) -> Sitting:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from device_profiles.errors import BadInput
 from device_profiles.measurement import HEADLINE_QUANTILE, Clock, GpuSamples, Measurement
+from runtimes.bundled.interference import REPEATS, quiet_rounds
 
 try:
     import resource
@@ -72,6 +73,7 @@ class Effort:
         min_rounds: Rounds to run in any case; a 20 % quantile means little with fewer than five.
         max_rounds: Rounds to stop after.
         seed: Of the random order of the calls.
+        patience_s: How long at most to wait for other processes before a sitting begins; 0 not to look at them.
     """
 
     budget_s: float = 5.0
@@ -79,11 +81,13 @@ class Effort:
     min_rounds: int = 5
     max_rounds: int = 200
     seed: int = 0
+    patience_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.budget_s < 0 or self.precision_percent < 0:
+        if self.budget_s < 0 or self.precision_percent < 0 or self.patience_s < 0:
             raise BadInput(
-                f"budget_s (={self.budget_s}) and precision_percent (={self.precision_percent}) must not be negative"
+                f"budget_s (={self.budget_s}), precision_percent (={self.precision_percent}) and patience_s "
+                f"(={self.patience_s}) must not be negative"
             )
         if not 1 <= self.min_rounds <= self.max_rounds:
             raise BadInput(f"min_rounds (={self.min_rounds}) must be from 1 to max_rounds (={self.max_rounds})")
@@ -102,9 +106,13 @@ class _Samples:
             return [run.gpu_ms for run in self.gpu]
         return self.cpu_ms if clock == "cpu" else self.wall_ms
 
-    def summary(self, clock: Clock, stable: bool) -> Measurement:
-        gpu = _gpu_samples(self.gpu) if self.gpu else None
-        return Measurement(tuple(self.wall_ms), tuple(self.cpu_ms), clock, stable, tuple(self.interruptions), gpu=gpu)
+    def summary(self, clock: Clock, stable: bool, kept: Sequence[int]) -> Measurement:
+        """Summarise the rounds that are kept."""
+        wall_ms, cpu_ms = tuple(self.wall_ms[i] for i in kept), tuple(self.cpu_ms[i] for i in kept)
+        interrupted = tuple(self.interruptions[i] for i in kept)
+        gpu = _gpu_samples([self.gpu[i] for i in kept]) if self.gpu else None
+        discarded = len(self.wall_ms) - len(kept)
+        return Measurement(wall_ms, cpu_ms, clock, stable, interrupted, gpu=gpu, discarded=discarded)
 
 
 def clock_for(threads: int, device: str = "cpu") -> Clock:
@@ -137,6 +145,9 @@ def measure(
     all the others: the layers of a 10 ms UNet timed this way add up to 0.99 of it, and to 0.83 when each is timed
     right after itself.
 
+    Rounds in which three of four calls were slow are discarded and measured again, until there have been `REPEATS`
+    times as many rounds as were asked for. Every measurement says how many they were.
+
     Args:
         calls: Name -> a call that takes no argument and returns when the work is done; on a GPU, a `GpuRun`.
         clock: Which clock the headline is taken from, see `clock_for`.
@@ -163,7 +174,7 @@ def measure(
     if clock == "gpu":
         _warm_up(calls, clocks)
     start_ns = clocks.wall_ns()
-    for rounds in range(1, effort.max_rounds + 1):
+    for rounds in range(1, REPEATS * effort.max_rounds + 1):
         for i in generator.permutation(len(groups)):
             for name in _shuffled(groups[i], generator):
                 calls[name]()
@@ -171,12 +182,18 @@ def measure(
                 _time_once(calls[name], samples[name], clocks)
         elapsed_s = (clocks.wall_ns() - start_ns) / 1e9
         after_round(elapsed_s)
-        over = rounds == effort.max_rounds or (elapsed_s >= effort.budget_s and rounds >= effort.min_rounds)
-        if over or (rounds >= effort.min_rounds and rounds % CHECK_EVERY == 0):
-            precise = _precise(samples, clock, effort.precision_percent)
+        readings_ms = _readings_ms(samples, clock)
+        quiet = quiet_rounds(readings_ms)
+        enough = quiet.sum() >= effort.min_rounds
+        late = elapsed_s >= effort.budget_s and (enough or rounds >= REPEATS * effort.min_rounds)
+        over = late or quiet.sum() == effort.max_rounds or rounds == REPEATS * effort.max_rounds
+        if over or (enough and rounds % CHECK_EVERY == 0):
+            known = half_widths_percent(readings_ms[:, quiet]) <= effort.precision_percent
+            precise = dict(zip(samples, (known & enough).tolist(), strict=True))
             if over or all(precise.values()):
                 break
-    return {name: taken.summary(clock, precise[name]) for name, taken in samples.items()}
+    kept = np.flatnonzero(quiet).tolist()
+    return {name: taken.summary(clock, precise[name], kept) for name, taken in samples.items()}
 
 
 def half_widths_percent(samples_ms: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
@@ -228,10 +245,9 @@ def _gpu_samples(runs: Sequence[GpuRun]) -> GpuSamples:
     )
 
 
-def _precise(samples: Mapping[str, _Samples], clock: Clock, precision_percent: float) -> dict[str, bool]:
+def _readings_ms(samples: Mapping[str, _Samples], clock: Clock) -> NDArray[np.float64]:
+    """The readings of one clock, shape (calls, rounds)."""
     for name, taken in samples.items():
         if not taken.of(clock):
             raise BadInput(f"clock (='gpu') is not read by the call {name!r}; measure it with the clock 'wall'")
-    headlines = np.asarray([taken.of(clock) for taken in samples.values()])
-    reached = half_widths_percent(np.maximum(headlines, 1e-5)) <= precision_percent  # a coarse clock may read 0
-    return dict(zip(samples, reached.tolist(), strict=True))
+    return np.maximum([taken.of(clock) for taken in samples.values()], 1e-5)  # a coarse clock may read 0

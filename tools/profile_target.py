@@ -101,6 +101,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, help="samples of one inference (default: that of --input, or 1)")
     add("--budget-s", type=float, default=15.0, help="about how long to measure, seconds (default: %(default)s)")
     add(
+        "--patience-s",
+        type=float,
+        default=30.0,
+        help="how long to wait for other processes, each time before something is measured (default: %(default)s)",
+    )
+    add(
         "--seed", type=int, default=0, help="of the weights of bundled networks and of the order (default: %(default)s)"
     )
     add("--variants", type=int, default=32, help="networks to measure layers in, in context (default: %(default)s)")
@@ -126,7 +132,13 @@ def profiling_of(options: argparse.Namespace) -> Profiling:
 
     target = target_of(options)
     loaded = load_model(options.model, [parse_shape(text) for text in options.input], target.batch, options.seed)
-    config = ProfileConfig(loaded.input_shapes, options.budget_s, seed=options.seed, narrow=options.how != "in-context")
+    config = ProfileConfig(
+        loaded.input_shapes,
+        options.budget_s,
+        seed=options.seed,
+        narrow=options.how != "in-context",
+        patience_s=options.patience_s,
+    )
     return Profiling(loaded.model, loaded.name, target, config, variants=options.variants)
 
 
@@ -175,6 +187,7 @@ def _table(profile: DeviceProfile, output: Path) -> str:
         channels = f"{layer.in_channels} -> {layer.out_channels}"
         rows.append((layer.name, layer.op, channels, f"{full.ms:.3f}", f"{share:.1f}", f"{full.spread_percent:.1f}"))
     whole, target = profile.end_to_end, profile.target
+    disturbed = f"disturbed: {profile.note}\n" if profile.note else ""
     clock = {"cpu": "CPU time", "wall": "wall-clock time", "gpu": "the GPU's time, without copies"}[whole.clock]
     return f"""{aligned(rows)}
 
@@ -182,7 +195,7 @@ the whole network: {whole.ms:.3f} ms (n = {whole.n}, spread {whole.spread_percen
 its layers by themselves: {profile.isolated_sum_ms:.3f} ms
 {target.runtime} {target.version} on {target.device}, {target.precision}, threads {target.threads}, \
 batch {target.batch}; {clock}, 20 % quantile; spread: up to the 90 % quantile
-profile: {output}"""
+{disturbed}profile: {output}"""
 
 
 def _check_table(check: PredictionCheck) -> str:
@@ -220,6 +233,8 @@ def _summary(profile: DeviceProfile, output: Path) -> dict[str, Any]:
         "target": asdict(profile.target),
         "end_to_end_ms": profile.end_to_end.ms,
         "isolated_sum_ms": profile.isolated_sum_ms,
+        "discarded_percent": profile.discarded_percent,
+        "note": profile.note,
         "layers": layers,
         "profile": str(output),
     }

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from runtimes.bundled.interference import Others, wait_until_quiet
 from runtimes.bundled.machine import load_average, read_environment
 from runtimes.bundled.memory import give_back
 from runtimes.bundled.records import append_record, read_records
@@ -115,7 +116,11 @@ class Run:
             effort["budget_s"] / 4, effort["budget_s"] - (time.monotonic() - started)
         )  # loading may take it all
         effort = dict(effort, budget_s=left_s)
-        return {"samples": measure(calls, groups, effort, self._manifest["clock"], moved=self._watchdog.moved)}
+        wait_until_quiet(min(effort["patience_s"], self._watchdog.limit_s / 2))
+        others = Others()
+        samples = measure(calls, groups, effort, self._manifest["clock"], moved=self._watchdog.moved)
+        share = others.share()
+        return {"samples": {name: dict(taken, others=share) for name, taken in samples.items()}}
 
     def _operators(self, name: str) -> dict[str, Any]:
         self._watchdog.moved(name)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from runtimes.bundled.interference import REPEATS, quiet_rounds
+
 try:
     import resource
 except ImportError:  # Windows does not count context switches
@@ -65,14 +67,20 @@ def measure(
                 samples[name]["wall_ms"].append(round(wall / 1e6, 5))
                 samples[name]["cpu_ms"].append(round(cpu / 1e6, 5))
                 samples[name]["interruptions"].append(interruptions() - before[0])
-        enough = rounds >= effort["min_rounds"]
         late = (wall_ns() - start_ns) / 1e9 >= effort["budget_s"]
-        over = rounds == effort["max_rounds"] or (late and enough)
+        ms = np.maximum([taken[clock + "_ms"] for taken in samples.values()], 1e-5)  # a coarse clock may read 0
+        quiet = quiet_rounds(ms)
+        enough = quiet.sum() >= effort["min_rounds"]
+        over = rounds == REPEATS * effort["max_rounds"] or quiet.sum() == effort["max_rounds"]
+        over = over or (late and (enough or rounds >= REPEATS * effort["min_rounds"]))
         if over or (enough and rounds % CHECK_EVERY == 0):
-            stable = _precise(samples, clock + "_ms", effort["precision_percent"])
-            over = over or all(stable.values())
-    for name, taken in samples.items():
-        taken["stable"] = stable[name]
+            stable = _precise(ms[:, quiet], effort["precision_percent"]) & enough
+            over = over or stable.all()
+    kept = np.flatnonzero(quiet)
+    for i, taken in enumerate(samples.values()):
+        for field in ("wall_ms", "cpu_ms", "interruptions"):
+            taken[field] = [taken[field][round_] for round_ in kept]
+        taken.update(stable=bool(stable[i]), discarded=rounds - len(kept))
     return samples
 
 
@@ -80,14 +88,12 @@ def _shuffled(names: Sequence[str], generator: np.random.Generator) -> list[str]
     return [sorted(names)[i] for i in generator.permutation(len(names))]
 
 
-def _precise(samples: Mapping[str, Any], field: str, precision_percent: float) -> dict[str, bool]:
-    ms = np.maximum(np.asarray([taken[field] for taken in samples.values()]), 1e-5)  # a coarse clock may read 0
+def _precise(ms: Any, precision_percent: float) -> Any:
     rounds = ms.shape[1]
     drawn = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
     headlines = np.quantile(ms[:, drawn], HEADLINE_QUANTILE, axis=2)
     low, high = np.quantile(headlines, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
-    reached = 50 * (high - low) / np.quantile(ms, HEADLINE_QUANTILE, axis=1) <= precision_percent
-    return {name: bool(reached[i]) for i, name in enumerate(samples)}
+    return 50 * (high - low) / np.quantile(ms, HEADLINE_QUANTILE, axis=1) <= precision_percent
 
 
 def _interruptions() -> int:

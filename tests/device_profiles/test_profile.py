@@ -28,6 +28,19 @@ def test_steps_come_from_the_probes_of_the_same_operator_and_axis() -> None:
     assert (example.step("Conv", "in"), example.step("Gemm", "out")) == (1, 1)
 
 
+def test_what_disturbed_the_measuring_is_told() -> None:
+    quiet = profile()
+    assert (quiet.note, quiet.discarded_percent) == ("", 0.0)
+    assert replace(quiet, end_to_end=replace(flat(8.0), others=0.1)).note == ""
+    rounds = sum(measurement.n for measurement in quiet.measurements)
+    disturbed = replace(quiet, end_to_end=replace(flat(8.0), others=0.52, discarded=1))
+    assert disturbed.discarded_percent == pytest.approx(100 / (rounds + 1))
+    assert disturbed.note == (
+        "other processes took up to 52 % of the cores while this was measured; "
+        f"{100 / (rounds + 1):.1f} % of the rounds were slower than the others and do not count"
+    )
+
+
 def test_a_profile_fits_what_it_was_measured_on() -> None:
     example = profile()
     unopened = replace(example.target, version="")

@@ -45,8 +45,8 @@ def edited(path: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
     ("edit", "error", "message"),
     [
         (lambda d: d.update(format="x"), BadInput, "is not a device profile"),
-        (lambda d: d.update(schema="1"), BadInput, "has the schema '1'; known are 1 to 3"),
-        (lambda d: d.update(schema=4), ProfileMismatch, "has schema 4, this version reads up to 3; update Espalier"),
+        (lambda d: d.update(schema="1"), BadInput, "has the schema '1'; known are 1 to 4"),
+        (lambda d: d.update(schema=5), ProfileMismatch, "has schema 5, this version reads up to 4; update Espalier"),
         (lambda d: d["profile"].pop("target"), BadInput, "lacks target"),
         (lambda d: d["profile"].update(extra=1), BadInput, "unknown fields extra"),
         (lambda d: d["profile"].update(seconds="1"), BadInput, r"seconds \(='1'\) must be of type float"),

@@ -116,6 +116,52 @@ def test_rounds_that_something_slowed_down_do_not_move_the_headline() -> None:
     assert sum(result["a"].interruptions) > 0
 
 
+def slow_between(machine: Machine, first: int, last: int, calls: int = 4) -> dict[str, Callable[[], None]]:
+    """Calls of 10 ms each that take 15 ms in some rounds, counted from 0; every round runs each of them twice."""
+
+    def milliseconds() -> float:
+        return 15.0 if first <= (len(machine.log) - 1) // (2 * calls) <= last else 10.0
+
+    return {name: machine.call(name, milliseconds) for name in "abcdefgh"[:calls]}
+
+
+def test_rounds_in_which_the_whole_machine_was_slow_are_discarded_and_repeated() -> None:
+    machine = Machine()
+    effort = Effort(min_rounds=8, max_rounds=8, budget_s=0)
+    result = measure(slow_between(machine, 2, 5), clock="wall", effort=effort, clocks=machine.clocks())
+    for measurement in result.values():
+        assert measurement.wall_ms == (10.0,) * 8
+        assert measurement.discarded == 4
+        assert measurement.stable
+    assert len(machine.log) == 12 * 8
+
+
+def test_a_machine_that_becomes_fast_late_leaves_its_slow_rounds_behind() -> None:
+    machine = Machine()
+    effort = Effort(min_rounds=8, max_rounds=8)
+    result = measure(slow_between(machine, 0, 4), clock="wall", effort=effort, clocks=machine.clocks())
+    assert (result["a"].wall_ms, result["a"].discarded) == ((10.0,) * 8, 5)
+
+
+def test_rounds_are_repeated_up_to_a_limit_and_what_is_left_is_not_called_stable() -> None:
+    machine = Machine()
+    effort = Effort(min_rounds=8, max_rounds=8, budget_s=0)
+    result = measure(slow_between(machine, 4, 999), clock="wall", effort=effort, clocks=machine.clocks())
+    assert len(machine.log) == 2 * 8 * 8
+    assert (result["a"].n, result["a"].discarded, result["a"].stable) == (4, 12, False)
+    assert result["a"].ms == 10.0
+
+
+def test_a_few_calls_do_not_tell_what_is_slow() -> None:
+    machine = Machine()
+    effort = Effort(min_rounds=8, max_rounds=8)
+    calls = slow_between(machine, 2, 5, calls=3)
+    assert {m.discarded for m in measure(calls, clock="wall", effort=effort, clocks=machine.clocks()).values()} == {0}
+    machine = Machine()
+    alone = slow_between(machine, 2, 5) | {name: machine.call(name, lambda: 10.0) for name in "ab"}
+    assert {m.discarded for m in measure(alone, clock="wall", effort=effort, clocks=machine.clocks()).values()} == {0}
+
+
 def test_a_clock_too_coarse_to_see_a_call_is_no_reason_to_fail() -> None:
     machine = Machine()
     result = measure(steady(machine, a=0.0), clock="wall", effort=Effort(max_rounds=8), clocks=machine.clocks())
@@ -161,7 +207,8 @@ def test_nothing_to_measure_is_refused() -> None:
     ("changes", "message"),
     [
         ({"budget_s": -1.0}, r"budget_s \(=-1.0\)"),
-        ({"precision_percent": -1.0}, r"precision_percent \(=-1.0\) must not be negative"),
+        ({"precision_percent": -1.0}, r"precision_percent \(=-1.0\)"),
+        ({"patience_s": -1.0}, r"patience_s \(=-1.0\) must not be negative"),
         ({"min_rounds": 0}, r"min_rounds \(=0\) must be from 1 to max_rounds"),
         ({"min_rounds": 9, "max_rounds": 8}, r"min_rounds \(=9\) must be from 1 to max_rounds \(=8\)"),
     ],

@@ -17,7 +17,7 @@ from tools import profile_target
 from tools.bundle_profile import main
 
 TOOL = Path(__file__).parents[2] / "tools" / "bundle_profile.py"
-QUICK = ["--model", "net.onnx", "--budget-s", "0.01", "--variants", "8"]
+QUICK = ["--model", "net.onnx", "--budget-s", "0.01", "--patience-s", "0", "--variants", "8"]
 BUNDLE = Path("runs/bundles/net-onnxruntime-cpu")
 
 

@@ -15,7 +15,7 @@ from tools.model_argument import load_model, parse_shape
 from tools.profile_target import main
 
 TOOL = Path(__file__).parents[2] / "tools" / "profile_target.py"
-QUICK = ["--budget-s", "0.01"]
+QUICK = ["--budget-s", "0.01", "--patience-s", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,17 @@ def test_the_layers_are_printed_by_cost_and_the_profile_is_written(capsys: pytes
     assert costs == sorted(costs, reverse=True)
     assert lines[-1] == "profile: runs/profiles/net-onnxruntime-cpu.json"
     profile = load_profile(Path("runs/profiles/net-onnxruntime-cpu.json"))
-    assert profile.command == "python tools/profile_target.py --model net.onnx --budget-s 0.01"
+    assert profile.command == "python tools/profile_target.py --model net.onnx --budget-s 0.01 --patience-s 0"
+
+
+def test_what_disturbed_the_measuring_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.bundled.interference.Others.share", lambda _: 0.5)
+    assert main(["--model", saved(), "--json", "p.json", *QUICK]) == 0
+    told = "other processes took up to 50 % of the cores while this was measured"
+    assert f"disturbed: {told}" in capsys.readouterr().out
+    assert json.loads(Path("p.json").read_text())["note"].startswith(told)
 
 
 def test_json_and_settings_go_where_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
