@@ -50,9 +50,9 @@ def time_operators(model: onnx.ModelProto, target: Target, seed: int = 0) -> tup
         UnsupportedModel: ONNX Runtime lacks an operator of the model or refuses the model.
     """
     if target.device == "cpu":
-        return operators_from(_profile(model.SerializeToString(), target, seed))
+        return operators_from(_profile(model, target, seed))
     with ProcessPoolExecutor(1, get_context("spawn"), _wait_for_kernels) as process:
-        return operators_from(process.submit(_profile, model.SerializeToString(), target, seed).result())
+        return operators_from(process.submit(_profile, model, target, seed).result())
 
 
 def _wait_for_kernels() -> None:
@@ -60,9 +60,9 @@ def _wait_for_kernels() -> None:
     os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
 
 
-def _profile(model: bytes, target: Target, seed: int) -> list[Mapping[str, Any]]:
+def _profile(model: onnx.ModelProto, target: Target, seed: int) -> list[Mapping[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(onnx.load_model_from_string(model), target, profile_to=Path(folder) / "profile")
+        session = open_session(model, target, profile_to=Path(folder) / "profile")
         call = session.prepare(random_feeds(session.inputs, session.dtypes, seed))  # runs once
         for _ in range(WARM_UP_RUNS - 1 + TIMED_RUNS):
             call()
