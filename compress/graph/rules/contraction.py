@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from compress.graph.labels import Labelled
 from compress.graph.rules.join import LETTERS, join
@@ -17,7 +16,7 @@ KEEPS_WINDOW = "slides a window along it"
 def convolution(step: Step) -> Sequence[Labelled]:
     """Conv and ConvTranspose of any rank, grouped, depthwise or neither."""
     transposed = step.node.op_type == "ConvTranspose"
-    window = range(2, step.rank)
+    window = [axis for axis in range(2, step.rank) if not _is_pointwise(step, axis)]
     data = step.hold(step.input(0), window, KEEPS_WINDOW)
     weight = step.hold(step.input(1), window, KEEPS_WINDOW)
     step.trace.consume(0, [entry for entry in data.axes if entry.axis == 1], "sum")
@@ -38,16 +37,20 @@ def convolution(step: Step) -> Sequence[Labelled]:
         order = "goc"
     for entry in weight.axes:  # every group must lose equally many
         step.trace.balance(entry)
-    spatial, kernel = LETTERS[15 : 15 + len(window)], LETTERS[20 : 20 + len(window)]
+    spatial, kernel = LETTERS[15 : 13 + step.rank], LETTERS[20 : 18 + step.rank]
     operands = [(data, "ngc" + spatial), (weight, order + kernel)]
     if step.given(2):
         operands.append((regroup(step, step.input(2), (groups, outer), prefer=0 if depthwise else None), "go"))
     result = step.outputs[0]
-    grouped = Labelled((result.shape[0], groups, outer), (), result.name)
-    joined = join(step, operands, grouped, "ngo")
-    wide = regroup(step, joined, (result.shape[0], groups * outer))
-    axes = [replace(entry, labels=entry.labels.reshape(*entry.labels.shape, *[1] * len(window))) for entry in wide.axes]
-    return [replace(result, axes=tuple(axes))]
+    grouped = Labelled((result.shape[0], groups, outer, *result.shape[2:]), (), result.name)
+    return [regroup(step, join(step, operands, grouped, "ngo" + spatial), result.shape)]
+
+
+def _is_pointwise(step: Step, axis: int) -> bool:
+    """Whether a convolution looks at one position of an axis at a time, and at every one."""
+    stride, pads = step.attribute("strides", [1] * step.rank)[axis - 2], step.attribute("pads", ())
+    alike = step.outputs[0].shape[axis] == step.input(0).shape[axis]
+    return step.input(1).shape[axis] == 1 and stride == 1 and not any(pads) and alike
 
 
 def gemm(step: Step) -> Sequence[Labelled]:

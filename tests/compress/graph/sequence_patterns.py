@@ -150,6 +150,22 @@ class Recurrent(nn.Module):
         return self.o(self.g(self.b(self.l(self.i(x))[0])[0])[0][:, -1])
 
 
+class TokenMix(nn.Module):
+    """Tokens mixed by a convolution that sees one channel at a time, and by one that sees three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.i = nn.Linear(8, 16)
+        self.m = nn.Conv1d(5, 4, 1)
+        self.a = nn.Linear(16, 12)
+        self.w = nn.Conv1d(4, 1, 3, padding=1)
+        self.o = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(self.m(self.i(x)).relu())
+        return self.o(y * self.w(y).sigmoid())
+
+
 class Tokens(nn.Module):
     """Token and position embeddings, the table used again as the head."""
 

@@ -92,6 +92,10 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "a slice whose bounds are not mended": ("ResizeFlip", lambda patch: patch.delitem(REWRITES, "Slice")),
     "a grid of picks whose index is not mended": ("IndexGrid", lambda patch: patch.delitem(REWRITES, "GatherND")),
     "picks laid out in another order": ("IndexGrid", lambda patch: patch.setattr(movement, "take", reversed_take)),
+    "a window along channels that is taken for a point": (
+        "TokenMix",
+        lambda patch: patch.setattr(contraction, "_is_pointwise", lambda step, axis: True),
+    ),
     "nothing united at all": ("Gated", lambda patch: patch.setattr(Trace, "unite", lambda self, one, two: None)),
 }
 
