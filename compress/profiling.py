@@ -81,19 +81,32 @@ class Profiling:
             partial.remove()
         return profile
 
-    def check(self, profile: DeviceProfile, count: int) -> PredictionCheck:
+    def check(self, profile: DeviceProfile, count: int, seed: int | None = None) -> PredictionCheck:
         """Measure networks of random widths that the profile has not seen.
 
         Args:
             profile: What `profile` returned.
             count: How many networks, at least 2.
+            seed: Of their widths, see `unseen`.
 
         Raises:
             BadInput: There are too few networks.
             UnsupportedModel: The runtime cannot run one of them.
         """
-        networks = draw_variants(self.graph, count, self.config.seed + UNSEEN, self.least)
-        return check_prediction(profile, self.profiled, networks, self.config.effort)
+        return check_prediction(profile, self.profiled, self.unseen(count, seed), self.config.effort)
+
+    def unseen(self, count: int, seed: int | None = None) -> tuple[WidthVariant, ...]:
+        """Draw the networks of a check.
+
+        Args:
+            count: How many, at least 1.
+            seed: Of their widths; None for one that follows from the profile's.
+
+        Raises:
+            BadInput: There are too few.
+        """
+        seed = self.config.seed if seed is None else seed
+        return draw_variants(self.graph, count, seed + UNSEEN, self.least)
 
     def bundle(self, folder: Path, *, in_context: bool, resident_bytes: int | None = None) -> None:
         """Write what a bare device needs to measure the same as `profile`, see `runtimes.bundle`.

@@ -47,6 +47,13 @@ class Subgraph:
         return (*operators, *constants, *self.nodes[0].inputs[0].shape)
 
     @property
+    def kind(self) -> str:
+        """Equal for layers that a runtime computes in the same way: same operator, kernel and strides."""
+        attributes = self.nodes[0].attrs
+        form = (attributes.get("kernel_shape"), attributes.get("strides"), self.layer.groups > 1)
+        return f"{self.layer.op} {form}"
+
+    @property
     def weight_bytes(self) -> int:
         """Size of the weight."""
         return int(self._weight.nbytes)

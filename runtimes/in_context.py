@@ -185,9 +185,5 @@ def _measured(
 
 def _kinds(model: onnx.ModelProto) -> dict[str, LayerKind]:
     """Sort layers by operator, kernel and stride; their work is their multiplications, in billions."""
-    kinds = {}
-    for subgraph in carve(with_shapes(model, {})):
-        attributes = subgraph.nodes[0].attrs
-        form = (attributes.get("kernel_shape"), attributes.get("strides"), subgraph.layer.groups > 1)
-        kinds[subgraph.layer.name] = LayerKind(f"{subgraph.layer.op} {form}", subgraph.macs / 1e9)
-    return kinds
+    subgraphs = carve(with_shapes(model, {}))
+    return {subgraph.layer.name: LayerKind(subgraph.kind, subgraph.macs / 1e9) for subgraph in subgraphs}

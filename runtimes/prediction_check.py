@@ -73,6 +73,7 @@ class PredictionCheck:
         macs: The full network's latency times the share of its multiplications.
         held_percent: How many of a hundred networks lay within the interval of `best`.
         level: The machine's level then over its level when the profile was measured.
+        full_ms: The full network's latency then.
     """
 
     best: Comparison
@@ -81,6 +82,7 @@ class PredictionCheck:
     macs: Comparison
     held_percent: float
     level: float
+    full_ms: float
 
     def rows(self) -> dict[str, Comparison]:
         """Name -> comparison, for tables."""
@@ -152,6 +154,7 @@ def check_prediction(
         macs=Comparison(tuple(full_ms * each / macs[0] for each in macs[1:]), measured_ms),
         held_percent=100 * float(np.mean(held)),
         level=level,
+        full_ms=full_ms,
     )
 
 

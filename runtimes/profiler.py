@@ -112,7 +112,7 @@ def profile_model(
     sha256 = model_sha256(model, proto)
     layers, jobs = plan_layers(subgraphs, narrow=config.narrow)
     partial = PartialProfile.beside(output, (target, environment.fingerprint, sha256, config, shapes))
-    measured = _measure(plan_sittings(sized, jobs, config), target, config, partial)
+    measured = measure_sittings(plan_sittings(sized, jobs, config), target, config, partial)
     profile = DeviceProfile(
         target=target,
         environment=environment,
@@ -233,14 +233,25 @@ def plan_sittings(
     return planned
 
 
-def _measure(
+def measure_sittings(
     planned: Sequence[PlannedSitting], target: Target, config: ProfileConfig, partial: PartialProfile
 ) -> Sitting:
-    """Measure the whole network and all jobs, as many at a time as fit into memory."""
+    """Measure the whole network and all jobs, as many at a time as fit into memory.
+
+    Args:
+        planned: By `plan_sittings`.
+        target: Where to run.
+        config: How long it was planned to take.
+        partial: Where finished sittings are kept.
+
+    Raises:
+        BadInput: The place of `partial` cannot be written.
+        UnsupportedModel: The runtime cannot run a model.
+    """
     done = partial.read()
     give_back()
     partial.write(done)  # a place that cannot be written is found out now, not after the measuring
-    with progress_bar(config.budget_s, f"measure {target.name}", "s") as bar:
+    with progress_bar(config.budget_s, f"measure {target.name}, single layers", "s") as bar:
         for each in planned[len(done) :]:
             done.append(sit(each.models, target, each.effort, bar))
             partial.write(done)

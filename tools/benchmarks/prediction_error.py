@@ -1,125 +1,197 @@
 """How well profiles predict networks of uneven widths that they have not seen.
 
-Each network is profiled in isolation and in context, then unseen networks of random widths are measured together with
-some that were profiled, which tell how the machine changed in between. Prints a table and writes the numbers, with the
-machine and its load (above 1: other jobs shared its two cores), beside this file; rows of other networks that stand
-there already stay.
+Each pair of a network and a target is profiled in isolation and in context. Then unseen networks of random widths are
+measured together with some that were profiled, which tell how the machine changed in between; the errors without that
+stand beside. The same networks are predicted by their multiplications, by isolated layers added up, and by a regression
+on single kernels in the manner of nn-Meter, all three levelled by the full network.
+
+Prints the errors and which goals are missed, and writes the numbers beside this file after every pair. A pair that
+stands there with the same settings is not measured again, so a killed benchmark goes on where it stopped.
 
 Example:
-    python tools/benchmarks/prediction_error.py --models unet-32 patchgan --runtimes onnxruntime openvino
+    python tools/benchmarks/prediction_error.py --unseen-seed 7
+    python tools/benchmarks/prediction_error.py --pairs unet-64:onnxruntime:1:f32 srresnet:openvino:2:bf16 --networks 8
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from device_profiles.errors import BadInput, RuntimeUnavailable
 from device_profiles.store import write_whole
+from device_profiles.target import Target
 from tools.command_line import run
+
+if TYPE_CHECKING:
+    from device_profiles.profile import DeviceProfile
+    from runtimes.prediction_check import Comparison, PredictionCheck
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = Path(__file__).with_suffix(".json")
-UNBUNDLED = {"mobilenet-v2": ("tools.benchmarks.networks:mobilenet_v2", (1, 3, 224, 224))}
+# Input shapes where they are not the bundled ones. SRResNet takes four times as long at 128x128, at the same widths.
+NETWORKS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "unet-64": (),
+    "cyclegan-resnet": (),
+    "resnet-18": (),
+    "mobilenetv2": (),
+    "srresnet": ((1, 3, 64, 64),),
+}
+RUNTIMES = (("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16"))
+THREADS = (1, 2)
+PAIRS = tuple(
+    f"{network}:{runtime}:{threads}:{precision}"
+    for network, (runtime, precision), threads in itertools.product(NETWORKS, RUNTIMES, THREADS)
+)
+SETTINGS = ("networks", "variants", "seconds", "seed", "unseen_seed")
+# Key of a row -> at least (+1) or at most (-1) that.
+GOALS = {"within_5_percent": (1, 95.0), "median_error_percent": (-1, 2.0), "spearman": (1, 0.98)}
+Row = dict[str, Any]
 
 
-def main() -> None:
-    """Profile and check every network on every runtime, and write what came of it."""
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the pairs that are not measured yet; `arguments` as on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--models", nargs="+", default=["unet-32", "patchgan", *UNBUNDLED], help="default: %(default)s")
-    add("--runtimes", nargs="+", default=["onnxruntime", "openvino"], help="default: %(default)s")
-    add("--threads", type=int, nargs="+", default=[1], help="default: %(default)s")
-    add("--networks", type=int, default=20, help="unseen networks of each (default: %(default)s)")
+    add("--pairs", nargs="+", default=PAIRS, metavar="NETWORK:RUNTIME:THREADS:PRECISION", help="default: all")
+    add("--networks", type=int, default=20, help="unseen networks of each pair (default: %(default)s)")
     add("--variants", type=int, default=32, help="networks to profile in context (default: %(default)s)")
-    add("--budget-s", type=float, default=15.0, help="of each of the three measurements (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of weights, widths and order (default: %(default)s)")
+    add("--seconds", type=float, default=10.0, help="about, of each of four measurements (default: %(default)s)")
+    add("--patience-s", type=float, default=60.0, help="to wait for other processes, each time (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of weights, profiled widths and order (default: %(default)s)")
+    add("--unseen-seed", type=int, default=0, help="of the widths of the unseen networks (default: %(default)s)")
     add("--output", type=Path, default=OUTPUT, help=f"default: {OUTPUT.relative_to(ROOT)}")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    options.command = shlex.join(["python", "tools/benchmarks/prediction_error.py", *(arguments or sys.argv[1:])])
 
-    from runtimes.environment import read_environment
+    from runtimes.base import check_target
 
-    rows = _kept(options)
-    for model in options.models:
-        for runtime in options.runtimes:
-            for threads in options.threads:
-                rows.append(_row(model, runtime, threads, options))
-                record = {
-                    "machine": asdict(read_environment()),
-                    "rows": rows,
-                }
-                write_whole(options.output, json.dumps(record, indent=1) + "\n")
-    print(_table(rows))
-
-
-def _kept(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Read the rows that are not measured again."""
-    if not options.output.exists():
-        return []
-    rows: list[dict[str, Any]] = json.loads(options.output.read_text("utf-8"))["rows"]
-    asked = (options.models, options.runtimes, options.threads)
-    return [
-        row for row in rows if not all(row[k] in a for k, a in zip(("model", "runtime", "threads"), asked, strict=True))
-    ]
+    targets = {pair: _target(pair) for pair in options.pairs}
+    rows = _read(options.output)
+    for place, (pair, target) in enumerate(targets.items(), start=1):
+        print(f"[{place}/{len(targets)}] {pair}", file=sys.stderr)
+        try:
+            check_target(target)
+        except RuntimeUnavailable as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if not any(_is_of(row, pair, options) for row in rows):
+            rows = [row for row in rows if row["pair"] != pair] + [_measure(pair, target, options)]
+            write_whole(options.output, json.dumps(rows, indent=1) + "\n")
+    shown = [row for row in rows if row["pair"] in targets]
+    if shown:
+        print(f"{_table(shown)}\n\n{_verdict(shown)}")
 
 
-def _row(model: str, runtime: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+def missed(row: Row) -> dict[str, float]:
+    """Name the goals that a pair misses, with what it reaches."""
+    return {key: row[key] for key, (sign, goal) in GOALS.items() if sign * row[key] < sign * goal}
+
+
+def _target(pair: str) -> Target:
+    parts = pair.split(":")
+    if len(parts) != 4 or not parts[2].isdecimal():
+        raise BadInput(f"pairs (={pair!r}) must be like {PAIRS[0]}; networks may be any that profile_target.py takes")
+    _, runtime, threads, precision = parts
+    return Target(runtime, precision=precision, threads=int(threads))  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> list[Row]:
+    """Read the rows that are there; an older file had an object of other rows."""
+    rows = json.loads(path.read_text("utf-8")) if path.exists() else []
+    return rows if isinstance(rows, list) else []
+
+
+def _is_of(row: Row, pair: str, options: argparse.Namespace) -> bool:
+    return row["pair"] == pair and all(row["settings"][name] == getattr(options, name) for name in SETTINGS)
+
+
+def _measure(pair: str, target: Target, options: argparse.Namespace) -> Row:
     from compress.profiling import Profiling
-    from device_profiles.target import Target
-    from runtimes.environment import read_environment
+    from runtimes.prediction_check import Comparison
     from runtimes.profiler import ProfileConfig
+    from tools.benchmarks.kernel_regression import train_forests
     from tools.model_argument import load_model
 
-    reference, *shapes = UNBUNDLED.get(model, (model,))
-    loaded = load_model(reference, shapes, 1, options.seed)
-    config = ProfileConfig(loaded.input_shapes, options.budget_s, seed=options.seed)
-    target = Target(runtime, threads=threads)
+    started = time.monotonic()
+    network, _ = pair.split(":", maxsplit=1)
+    loaded = load_model(network, NETWORKS.get(network, ()), 1, options.seed)
+    config = ProfileConfig(loaded.input_shapes, options.seconds, seed=options.seed, patience_s=options.patience_s)
     profiling = Profiling(loaded.model, loaded.name, target, config, variants=options.variants)
     profile = profiling.profile(in_context=True)
-    check = profiling.check(profile, options.networks)
-    return {
-        "model": model,
-        "command": shlex.join(["python", "tools/benchmarks/prediction_error.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "runtime": runtime,
-        "version": profile.target.version,
-        "threads": threads,
-        "full_ms": profile.end_to_end.ms,
-        "isolated_sum_ms": profile.isolated_sum_ms,
-        "profiling_s": profile.seconds,
-        "load": read_environment().load,
-        **check.to_json(),
-        "measured_ms": list(check.best.measured_ms),
-        "predicted_ms": {name: list(row.predicted_ms) for name, row in check.rows().items()},
+    forests = train_forests(profiling, config)
+    check = profiling.check(profile, options.networks, options.unseen_seed)
+    level = check.full_ms / forests.sum_ms(profiling.profiled[0].widths)
+    unseen = profiling.unseen(options.networks, options.unseen_seed)
+    regression = Comparison(tuple(level * forests.sum_ms(variant.widths) for variant in unseen), check.best.measured_ms)
+    return _row(pair, profile, check, regression) | {
+        "settings": {name: getattr(options, name) for name in SETTINGS},
+        "command": options.command,
+        "total_s": round(time.monotonic() - started, 1),
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _row(pair: str, profile: DeviceProfile, check: PredictionCheck, regression: Comparison) -> Row:
+    predicted = check.rows() | {"regression on kernels": regression}
+    return {
+        "pair": pair,
+        "input_shapes": {name: list(shape) for name, shape in profile.input_shapes.items()},
+        "target": asdict(profile.target),
+        "machine": asdict(profile.environment),
+        "date": datetime.now(UTC).date().isoformat(),
+        "full_ms": profile.end_to_end.ms,
+        "isolated_sum_ms": profile.isolated_sum_ms,
+        "profiling_s": profile.seconds,
+        "disturbed": profile.note,
+        **check.to_json(),
+        "regression_median_error_percent": regression.median_percent,
+        "regression_within_5_percent": regression.close_percent,
+        "regression_spearman": regression.spearman,
+        "measured_ms": list(check.best.measured_ms),
+        "predicted_ms": {name: list(row.predicted_ms) for name, row in predicted.items()},
+    }
+
+
+def _table(rows: list[Row]) -> str:
     from compress.report.comparison import aligned
 
-    headings = (
-        "network",
-        "runtime",
-        "threads",
-        "median, %",
-        "worst, %",
-        "within 5 %, %",
-        "rank",
-        "isolated, %",
-        "MACs, %",
-    )
-    keys = ("median_error_percent", "worst_error_percent", "within_5_percent", "spearman")
-    keys += ("isolated_median_error_percent", "macs_median_error_percent")
+    headings = ("network", "runtime", "threads", "precision", "median, %", "worst, %", "within 5 %, %", "rank")
+    headings += ("in interval, %", "unlevelled, %", "regression, %", "isolated, %", "MACs, %")
+    percents = ("within_interval_percent", "unlevelled_median_error_percent", "regression_median_error_percent")
+    percents += ("isolated_median_error_percent", "macs_median_error_percent")
     lines = [headings]
     for row in rows:
-        numbers = [f"{row[key]:.3f}" if key == "spearman" else f"{row[key]:.1f}" for key in keys]
-        lines.append((row["model"], row["runtime"], str(row["threads"]), *numbers))
+        errors = [f"{row[f'{key}_error_percent']:.1f}" for key in ("median", "worst")]
+        others = [f"{row[key]:.1f}" for key in percents]
+        lines.append(
+            (*row["pair"].split(":"), *errors, f"{row['within_5_percent']:.0f}", f"{row['spearman']:.3f}", *others)
+        )
     return aligned(lines)
+
+
+def _verdict(rows: list[Row]) -> str:
+    from compress.report.comparison import aligned
+
+    lines = [("goal", "pairs that reach it", "of")]
+    for key, (sign, goal) in GOALS.items():
+        reached = sum(key not in missed(row) for row in rows)
+        lines.append((f"{key} at {'least' if sign > 0 else 'most'} {goal:g}", str(reached), str(len(rows))))
+    lines.append(("all of them", str(sum(not missed(row) for row in rows)), str(len(rows))))
+    misses = [
+        f"{row['pair']} misses {', '.join(f'{key} ({value:.3g})' for key, value in missed(row).items())}"
+        + (f"; {row['disturbed']}" if row["disturbed"] else "")
+        for row in rows
+        if missed(row)
+    ]
+    return "\n".join([aligned(lines), "", *misses]).rstrip()
 
 
 if __name__ == "__main__":
