@@ -36,15 +36,17 @@ def analyse(network: Network, frozen: Mapping[str, str] | None = None) -> Channe
     layers = [Seen(one, *ends(execution, class_of, one, nodes[one.output])) for one in found]
     class_of = _freeze_unbalanced(execution, class_of, layers)
     layers = [Seen(one, *ends(execution, class_of, one, nodes[one.output])) for one in found]
-    sets = _find_sets(execution, class_of, layers)
+    sets, balances = _sets_and_rules(execution, class_of, layers)
+    if len(remainder := _remainder(sets, balances, len(class_of))):
+        execution.trace.freeze(
+            remainder, "it is what is left over when rows that must keep equally many share a set out"
+        )
+        class_of = coupled(execution.trace)
+        layers = [Seen(one, *ends(execution, class_of, one, nodes[one.output])) for one in found]
+        sets, balances = _sets_and_rules(execution, class_of, layers)
     for name in frozen or {}:
         if name not in sets:
             raise BadInput(f"channel set {name!r} does not exist; the sets are {', '.join(sets) or '(none)'}")
-    removable = np.zeros(len(class_of), np.bool_)
-    for one in sets.values():
-        removable[one.classes] = True
-    balances = _balance_rules(execution, class_of, removable)
-    sets = _with_families(sets, balances, len(class_of))
     sets = {name: replace(one, frozen=(frozen or {}).get(name)) for name, one in sets.items()}
     sets = _frozen_families(sets)
     number_of = _set_numbers(sets, len(class_of))
@@ -75,6 +77,17 @@ def _settle(network: Network) -> tuple[Execution, IntArray]:
 def _stuck(execution: Execution, class_of: IntArray) -> dict[str, tuple[int, ...]]:
     trace = execution.trace
     return {key: axes for key, (axes, labels) in trace.alternatives.items() if not class_of[labels].any()}
+
+
+def _sets_and_rules(
+    execution: Execution, class_of: IntArray, layers: Sequence[Seen]
+) -> tuple[dict[str, ChannelSet], tuple[BalanceRule, ...]]:
+    sets = _find_sets(execution, class_of, layers)
+    removable = np.zeros(len(class_of), np.bool_)
+    for one in sets.values():
+        removable[one.classes] = True
+    balances = _balance_rules(execution, class_of, removable)
+    return _with_families(sets, balances, len(class_of)), balances
 
 
 def _find_sets(execution: Execution, class_of: IntArray, layers: Sequence[Seen]) -> dict[str, ChannelSet]:
@@ -205,6 +218,37 @@ def atom_of(sets: Mapping[str, ChannelSet], balances: Sequence[BalanceRule], lab
         for row in rule.rows:
             np.add.at(signature, row, generator.integers(1, 2**63, dtype=np.uint64))
     return signature
+
+
+def _remainder(sets: Mapping[str, ChannelSet], balances: Sequence[BalanceRule], labels: int) -> IntArray:
+    """Find the few classes without which a set that could only keep all or nothing can be cut.
+
+    A channel shuffle may deal a group's channels out so that some lie across two rows, and rows hold unequally many
+    of the others. Where equally many of each larger atom leave every row with equally many, the rest may stay whole.
+    """
+    atoms = atom_of(sets, balances, labels)
+    families = [one.family for one in sets.values()]
+    left = [np.zeros(0, np.int64)]
+    for one in sets.values():
+        if 1 < one.step == one.width and families.count(one.family) == 1:
+            free = _shared_out(one.classes, atoms[one.classes], balances, labels)
+            if free.any():
+                left.append(one.classes[~free])
+    return np.concatenate(left)
+
+
+def _shared_out(classes: IntArray, own: NDArray[np.uint64], balances: Sequence[BalanceRule], labels: int) -> BoolArray:
+    """Mark the most classes of a set such that every marked atom has equally many and every row is balanced."""
+    kinds, sizes = np.unique(own, return_counts=True)
+    best = np.zeros(len(classes), np.bool_)
+    for size in np.unique(sizes[sizes > 1]):
+        members = [np.flatnonzero(own == kind)[:size] for kind in kinds[sizes >= size]]
+        marked = np.zeros(labels, np.bool_)
+        marked[classes[np.concatenate(members)]] = True
+        counts = [marked[rule.rows].sum(1) for rule in balances]
+        if all(count.min() == count.max() for count in counts) and marked.sum() > best.sum():
+            best = marked[classes]
+    return best
 
 
 def _frozen_families(sets: Mapping[str, ChannelSet]) -> dict[str, ChannelSet]:

@@ -129,13 +129,13 @@ class TransposedGroups(nn.Module):
 class ShuffleV1(nn.Module):
     """Grouped convolutions with a hand-written channel shuffle, and a residual."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 12) -> None:
         super().__init__()
-        self.a = conv(3, 12)
-        self.b = nn.Conv2d(12, 12, 1, groups=3)
-        self.c = conv(12, 12, groups=12)
-        self.d = nn.Conv2d(12, 12, 1, groups=3)
-        self.e = conv(12, 3)
+        self.a = conv(3, width)
+        self.b = nn.Conv2d(width, width, 1, groups=3)
+        self.c = conv(width, width, groups=width)
+        self.d = nn.Conv2d(width, width, 1, groups=3)
+        self.e = conv(width, 3)
         self.sh = nn.ChannelShuffle(3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,6 +144,13 @@ class ShuffleV1(nn.Module):
         n, c, h, w = y.shape
         y = y.view(n, 3, c // 3, h, w).transpose(1, 2).reshape(n, c, h, w)
         return self.e(x + self.d(self.c(y)))
+
+
+class ShuffleUneven(ShuffleV1):
+    """A shuffle that deals some columns out to two groups of the next convolution."""
+
+    def __init__(self) -> None:
+        super().__init__(24)
 
 
 class ShuffleV2(nn.Module):

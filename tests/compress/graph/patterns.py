@@ -23,6 +23,7 @@ PATTERNS: dict[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...]]] = {
     "Transposed": (image.Transposed, (image.IMAGE,)),
     "TransposedGroups": (image.TransposedGroups, (image.IMAGE,)),
     "ShuffleV1": (image.ShuffleV1, (image.IMAGE,)),
+    "ShuffleUneven": (image.ShuffleUneven, (image.IMAGE,)),
     "ShuffleV2": (image.ShuffleV2, (image.IMAGE,)),
     "PixelShuffleOp": (image.PixelShuffleOp, (image.IMAGE,)),
     "PixelShuffleHand": (image.PixelShuffleHand, (image.IMAGE,)),

@@ -21,6 +21,7 @@ SETS = {
     "Transposed": {"a": (8, 1), "b": (12, 3), "c": (12, 3)},
     "TransposedGroups": {"a": (4, 2), "b": (4, 2)},
     "ShuffleV1": {"a": (12, 3), "b": (4, 4)},
+    "ShuffleUneven": {"a": (24, 3), "b": (6, 3)},
     "ShuffleV2": {"a": (4, 1), "a[2]": (4, 1), "a[3]": (8, 1), "b": (8, 1)},
     "PixelShuffleOp": {"a": (4, 1)},
     "PixelShuffleHand": {"a": (4, 1)},
