@@ -82,6 +82,22 @@ def test_without_the_runtimes_profiler_layers_are_fitted_to_whole_networks(monke
     assert found.layer_ms("a", (4, 64)) + found.layer_ms("b", (64, 2)) > found.layer_ms("a", (4, 8)) >= 0
 
 
+@pytest.mark.parametrize(("limit_bytes", "builds"), [(10**9, 1), (0, 2)])
+def test_models_are_built_once_where_there_is_room_for_them(
+    limit_bytes: int, builds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_context, "KEPT_BYTES", limit_bytes)
+    built: list[int] = []
+
+    def counted(width: int) -> onnx.ModelProto:
+        built.append(width)
+        return build(width)
+
+    many = [WidthVariant({"a": (4, w), "b": (w, 2)}, lambda w=w: counted(w)) for w in (64, 16, 33)]
+    measure_in_context(many, Target("onnxruntime"), QUICK, NOWHERE)
+    assert (built.count(16), built.count(33)) == (builds, builds)
+
+
 def test_references_are_of_all_sizes_but_the_full_one() -> None:
     assert references_of(variants(64, 10, 20, 30, 40, 50)) == [1, 3, 5]
     assert references_of(variants(64, 10)) == [1]
