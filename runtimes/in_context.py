@@ -137,7 +137,8 @@ def measure_end_to_end(
     with progress_bar(effort.budget_s, f"measure {target.name}, {len(variants)} networks", "s") as bar:
         for each in planned[len(done) :]:
             give_back()
-            done.append(sit(each.models, target, each.effort, bar))
+            later_s = sum(later.effort.budget_s for later in planned[len(done) + 1 :])
+            done.append(sit(each.models, target, each.effort, bar, later_s))
             partial.write(done)
         bar.update(bar.total - bar.n)
     joined: Sitting = join(done, [variant_name(i) for i in references])

@@ -253,7 +253,8 @@ def measure_sittings(
     partial.write(done)  # a place that cannot be written is found out now, not after the measuring
     with progress_bar(config.budget_s, f"measure {target.name}, single layers", "s") as bar:
         for each in planned[len(done) :]:
-            done.append(sit(each.models, target, each.effort, bar))
+            later_s = sum(later.effort.budget_s for later in planned[len(done) + 1 :])
+            done.append(sit(each.models, target, each.effort, bar, later_s))
             partial.write(done)
         bar.update(bar.total - bar.n)
     return join(done, [REFERENCE])

@@ -36,7 +36,7 @@ class PlannedSitting:
     effort: Effort
 
 
-def sit(models: Builders, target: Target, effort: Effort, bar: tqdm) -> Sitting:
+def sit(models: Builders, target: Target, effort: Effort, bar: tqdm, later_s: float = 0.0) -> Sitting:
     """Load models and measure them against each other.
 
     Args:
@@ -44,8 +44,9 @@ def sit(models: Builders, target: Target, effort: Effort, bar: tqdm) -> Sitting:
         target: Where to run.
         effort: How long loading and measuring should take; its seed also draws the inputs.
         bar: Counts seconds.
+        later_s: What later sittings are planned to take.
     """
-    progress = _Progress(bar, effort)
+    progress = _Progress(bar, effort, later_s)
     turns: dict[str, list[str]] = {}
     calls: dict[str, Callable[[], object]] = {}
     with ExitStack() as stack:
@@ -69,22 +70,27 @@ def sit(models: Builders, target: Target, effort: Effort, bar: tqdm) -> Sitting:
 
 
 class _Progress:
-    """What of a sitting's time has passed; loading and slow models may take more than was planned."""
+    """What of the time has passed; where a sitting takes longer than was planned, later ones will do so, too."""
 
-    def __init__(self, bar: tqdm, effort: Effort) -> None:
-        self._bar, self._effort = bar, effort
-        self._started, self._at_start, self._later_s = time.monotonic(), bar.n, bar.total - bar.n - effort.budget_s
-        self._rounds = 0
+    def __init__(self, bar: tqdm, effort: Effort, later_s: float) -> None:
+        self._bar, self._effort, self._later_s = bar, effort, later_s
+        self._started, self._at_start, self._rounds = time.monotonic(), bar.n, 0
 
     def left_s(self) -> float:
         """The time that is left for measuring: a quarter in any case, since loading may take it all."""
         return max(self._effort.budget_s / 4, self._effort.budget_s - (time.monotonic() - self._started))
 
     def show(self, doing: str, left_s: float | None = None) -> None:
-        """Move the bar, whose end lies `left_s` away when the sitting is the last one."""
+        """Move the bar, and its end.
+
+        Args:
+            doing: What is being done.
+            left_s: How long this sitting still takes.
+        """
         passed_s = time.monotonic() - self._started
-        planned_s = passed_s + (self.left_s() if left_s is None else left_s)
-        self._bar.total = self._at_start + planned_s + self._later_s
+        takes_s = passed_s + (self.left_s() if left_s is None else left_s)
+        longer = max(takes_s / self._effort.budget_s, 1.0) if self._effort.budget_s else 1.0
+        self._bar.total = self._at_start + takes_s + longer * self._later_s
         self._bar.set_postfix_str(doing, refresh=False)
         self._bar.update(self._at_start + passed_s - self._bar.n)
 

@@ -38,7 +38,7 @@ def test_the_bar_ends_later_where_loading_and_the_least_rounds_take_longer_than_
 ) -> None:
     now_s, bar, seen = [100.0], tqdm(total=10.0, disable=False, file=io.StringIO()), []
     monkeypatch.setattr(sitting.time, "monotonic", lambda: now_s[0])
-    progress = sitting._Progress(bar, Effort(budget_s=4, min_rounds=5))  # 6 s are for later sittings
+    progress = sitting._Progress(bar, Effort(budget_s=4, min_rounds=5), later_s=6)
     now_s[0] += 8  # loading
     progress.show("load 2 of 2")
     seen.append((bar.n, bar.total, bar.postfix))
@@ -46,4 +46,8 @@ def test_the_bar_ends_later_where_loading_and_the_least_rounds_take_longer_than_
         now_s[0] += 2
         progress.show_round(elapsed_s)
         seen.append((bar.n, bar.total, bar.postfix))
-    assert seen == [(8, 8 + 1 + 6, "load 2 of 2"), (10, 10 + 8 + 6, "round 1"), (12, 12 + 6 + 6, "round 2")]
+    assert seen == [
+        (8, 9 + 6 * 9 / 4, "load 2 of 2"),  # a quarter of the budget is for measuring in any case
+        (10, 18 + 6 * 18 / 4, "round 1"),
+        (12, 18 + 6 * 18 / 4, "round 2"),
+    ]
