@@ -17,7 +17,7 @@ FORMAT = "espalier device profile"
 SCHEMA = 4
 
 
-def write_whole(path: Path | str, content: bytes | str) -> None:
+def write_whole(path: Path | str, content: bytes | bytearray | str) -> None:
     """Write a file so that readers find the old one or the whole new one, never a part, whatever happens.
 
     Args:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from device_profiles.errors import BadInput, UnsupportedModel
+from device_profiles.store import write_whole
 
 ModelSource = onnx.ModelProto | bytes | Path
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 NEWEST_OPSET = 1000  # far above any; the checks of onnx take no larger numbers than 32 bits hold
+LARGEST_BYTES = 2**31 - 2**24  # protobuf writes less than 2 GiB in one piece; what is no weight needs some of it
+WIDEST_BYTES = 16  # of an element of any type
+SMALLEST_APART_ELEMENTS = 1024  # smaller tensors stay in the model, where shape inference reads them
 
 
 def read_model(source: ModelSource, *, weights: bool = True) -> onnx.ModelProto:
@@ -45,10 +52,89 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     Raises:
         BadInput: It is larger than the 2 GiB that ONNX allows in one piece.
     """
-    try:
-        return bytes(model.SerializeToString())
-    except ValueError as err:  # protobuf's EncodeError is one
-        raise BadInput(f"the model does not fit into one ONNX file of 2 GiB ({err}); pass the path of a file") from err
+    if is_large(model):  # protobuf would take 15 seconds to find out
+        raise BadInput(f"the model does not fit into one ONNX file of {LARGEST_BYTES:,} bytes; pass the path of a file")
+    return bytes(model.SerializeToString())
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether a model's weights are more than ONNX allows in one piece."""
+    tensors = model.graph.initializer
+    if sum(math.prod(tensor.dims) for tensor in tensors) * WIDEST_BYTES <= LARGEST_BYTES:
+        return False  # without copying the data to count them, as below
+    return sum(len(tensor.raw_data) for tensor in tensors) > LARGEST_BYTES
+
+
+def take_apart(model: onnx.ModelProto, location: str) -> tuple[onnx.ModelProto, dict[str, TensorProto]]:
+    """Copy a model without its weights.
+
+    Args:
+        model: With its weights.
+        location: Where the copy says they are.
+
+    Returns:
+        The copy, which says so of the larger initializers, and those by name: the model's own.
+    """
+    light, apart = onnx.ModelProto(), {}
+    _copy_fields(model, light, "graph")
+    _copy_fields(model.graph, light.graph, "initializer")
+    for tensor in model.graph.initializer:
+        copied = light.graph.initializer.add()
+        if tensor.HasField("raw_data") and math.prod(tensor.dims) >= SMALLEST_APART_ELEMENTS:
+            _copy_fields(tensor, copied, "raw_data")
+            copied.data_location = TensorProto.EXTERNAL
+            copied.external_data.add(key="location", value=location)
+            apart[tensor.name] = tensor
+        else:
+            copied.CopyFrom(tensor)
+    return light, apart
+
+
+def put_together_(light: onnx.ModelProto, apart: dict[str, TensorProto]) -> None:
+    """Give a model the weights that `take_apart` took, where it still has them."""
+    for tensor in light.graph.initializer:
+        if tensor.name in apart:
+            tensor.CopyFrom(apart[tensor.name])
+
+
+def write_model(path: Path, model: onnx.ModelProto, *, external_data: bool = False) -> None:
+    """Write a model, whole or not at all.
+
+    Args:
+        path: The file.
+        model: With its weights.
+        external_data: Write the weights to a second file, named after the first with ".data"; where all is more than
+            ONNX allows in one file, this is done anyway.
+
+    Raises:
+        BadInput: The place cannot be written.
+    """
+    if not external_data and not is_large(model):
+        write_whole(path, to_bytes(model))
+        return
+    beside = path.with_name(path.name + ".data")
+    light, apart = take_apart(model, beside.name)
+    content = bytearray()
+    for tensor in light.graph.initializer:
+        if tensor.name in apart:
+            data = apart[tensor.name].raw_data
+            for key, value in (("offset", len(content)), ("length", len(data))):
+                tensor.external_data.add(key=key, value=str(value))
+            content += data
+    write_whole(beside, content)
+    write_whole(path, to_bytes(light))
+
+
+def _copy_fields(source: Any, target: Any, left_out: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == left_out:
+            continue
+        if field.is_repeated:
+            getattr(target, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
 
 
 def _read_bytes(path: Path) -> bytes:

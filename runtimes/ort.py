@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as vendor
 
 from device_profiles.errors import BadInput, RuntimeUnavailable, UnsupportedModel
@@ -19,7 +20,7 @@ from runtimes.bundled.sessions import onnxruntime_options
 from runtimes.cuda import check_gpu
 from runtimes.feeds import check_feeds
 from runtimes.half import to_half
-from runtimes.model_file import read_model, to_bytes
+from runtimes.model_file import is_large, read_model, take_apart, to_bytes
 from runtimes.ort_cuda import CudaRuns
 
 Array = NDArray[np.generic]
@@ -49,8 +50,14 @@ ERRORS = (
 class OnnxRuntimeSession:
     """A model in ONNX Runtime; see `runtimes.base.Session`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, target: Target, cuda: CudaRuns | None = None) -> None:
-        self._session, self._cuda = session, cuda
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        target: Target,
+        cuda: CudaRuns | None = None,
+        weights: object = None,
+    ) -> None:
+        self._session, self._cuda, self._weights = session, cuda, weights  # the runtime reads weights where they are
         self.target = replace(target, version=onnxruntime.__version__)
         self.inputs = {i.name: tuple(s if isinstance(s, int) else -1 for s in i.shape) for i in session.get_inputs()}
         self.dtypes = {i.name: _dtype(i.type) for i in session.get_inputs()}
@@ -90,7 +97,7 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         """Free the model."""
-        del self._session
+        del self._session, self._weights
         if self._cuda is not None:
             self._cuda.free()
 
@@ -139,9 +146,11 @@ def open_session(model: onnx.ModelProto | Path, target: Target, profile_to: Path
     """
     if target.precision == "f16":
         model = to_half(read_model(model)).model
-    source = str(model) if isinstance(model, Path) else to_bytes(model)
     device = target.device.partition(":")[0]
     provider, options = PROVIDERS[device], _options(target)
+    source, weights = (str(model), {}) if isinstance(model, Path) else _in_memory(model)
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     if profile_to is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile_to)
     cuda = CudaRuns(target) if device == "cuda" else None
@@ -159,7 +168,16 @@ def open_session(model: onnx.ModelProto | Path, target: Target, profile_to: Path
             f"device (={target.device!r}) could not be started by ONNX Runtime, which needs the CUDA and cuDNN that it "
             "was built with: pip install onnxruntime-gpu[cuda,cudnn]; or use the cpu"
         )
-    return OnnxRuntimeSession(session, target, cuda)
+    return OnnxRuntimeSession(session, target, cuda, weights)
+
+
+def _in_memory(model: onnx.ModelProto) -> tuple[bytes, dict[str, onnxruntime.OrtValue]]:
+    """Serialise a model; return the weights of a large one by themselves."""
+    if not is_large(model):
+        return to_bytes(model), {}
+    light, apart = take_apart(model, "beside the model")
+    convert = onnxruntime.OrtValue.ortvalue_from_numpy
+    return to_bytes(light), {name: convert(numpy_helper.to_array(tensor)) for name, tensor in apart.items()}
 
 
 def _options(target: Target) -> onnxruntime.SessionOptions:
