@@ -61,7 +61,7 @@ def absorb_dead(graph: ChannelGraph, keep: Keep) -> tuple[Network, int]:
     for name, effect in effects.by_layer.items():
         layer = graph.layer(name)
         _add_to_bias(model.graph, next(node for node in model.graph.node if node.name == layer.node), layer, effect)
-    return Network(model), effects.channels
+    return Network(model, batch=graph.network.batch), effects.channels
 
 
 def dead_effects(graph: ChannelGraph, keep: Keep, *, borders: bool = False) -> Effects:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +12,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from compress.graph.batch import UNNAMED, OpenBatch, at_batch, compare_batches, find_growth, open_inputs, reopen_
 from compress.graph.prepare import prepare, static_shapes
-from device_profiles.store import write_whole
+from device_profiles.errors import BadInput, ToolkitError
 from device_profiles.target import Target
 from runtimes.base import open_session
-from runtimes.model_file import read_model, to_bytes
+from runtimes.model_file import read_model, write_model
 
 Array = NDArray[np.generic]
 InputShapes = Mapping[str, tuple[int, ...]]
@@ -50,73 +50,80 @@ class Network:
     Attributes:
         model: The network; never changed after construction.
         proof: For a pruned network, how it was proven; None for any other.
+        batch: Where the batch is that the file leaves open, `model` has a fixed one; None where the file fixes it too.
     """
 
     model: onnx.ModelProto
     proof: Proof | None = None
+    batch: OpenBatch | None = None
 
     @classmethod
-    def from_model(cls, model: onnx.ModelProto, input_shapes: InputShapes | None = None) -> Network:
+    def from_model(cls, model: onnx.ModelProto, input_shapes: InputShapes | None = None, *, batch: int = 1) -> Network:
         """Take over an ONNX model.
 
         Args:
             model: The model, with its weights; it is copied.
-            input_shapes: Input name -> shape where the model leaves a size open.
+            input_shapes: Input name -> shape where the model leaves a size open. A batch that is all that is open may
+                be left so, see `opened`.
+            batch: The batch at which such a network is analysed.
 
         Raises:
-            BadInput: The model is inconsistent or a shape stays open.
+            BadInput: The model is inconsistent or a shape stays open, or it computes with the size of an open batch.
             UnsupportedModel: It uses operators that do not exist.
         """
-        return cls(prepare(model, input_shapes))
+        given = dict(input_shapes or {})
+        opened = open_inputs(model, given)
+        if not opened:
+            return cls(prepare(model, given))
+        fixed, larger = (at_batch(model, tuple(opened), size) for size in (batch, batch + 1))
+        network = cls(prepare(model, given | fixed))
+        try:
+            return _with_open_batch(network, model, prepare(model, given | larger), opened)
+        except ToolkitError as err:
+            shapes = " ".join("--input " + "x".join(map(str, fixed.get(n, s))) for n, s in network.inputs.items())
+            raise BadInput(
+                f"the batch of {', '.join(map(repr, opened))} is open, but the network does not work for every batch "
+                f"({err}); give its size, such as {shapes}"
+            ) from err
 
     @classmethod
-    def read(cls, path: Path, input_shapes: InputShapes | None = None) -> Network:
+    def read(cls, path: Path, input_shapes: InputShapes | None = None, *, batch: int = 1) -> Network:
         """Read an ONNX file, and the files that hold its weights if it names any.
 
         Args:
             path: The `.onnx` file.
-            input_shapes: Input name -> shape where the file leaves a size open.
+            input_shapes: Input name -> shape where the file leaves a size open; see `from_model`.
+            batch: The batch at which a network is analysed whose file leaves it open.
 
         Raises:
             BadInput: The file is missing, truncated, no ONNX or inconsistent; its weights are missing; a shape is open.
             UnsupportedModel: It uses operators that do not exist, or ONNX Runtime does not take it.
         """
-        network = cls.from_model(read_model(path), input_shapes)
+        network = cls.from_model(read_model(path), input_shapes, batch=batch)
         with open_session(network.model, Target("onnxruntime")):  # finds what no checker finds, before it is relied on
             return network
+
+    def opened(self) -> onnx.ModelProto:
+        """Return the network as it is written: its batch is open where its file left it open."""
+        if self.batch is None:
+            return self.model
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        reopen_(model, self.weights, self.batch)
+        return model
 
     def write(self, path: Path, *, external_data: bool = False) -> None:
         """Write the network as an ONNX file, whole or not at all.
 
         Args:
             path: The file.
-            external_data: Write the weights to a second file beside it, named after it with ".data"; ONNX allows no
-                more than 2 GiB in one file.
+            external_data: Write the weights to a second file beside it, named after it with ".data", as is done anyway
+                with more than the 2 GiB that ONNX allows in one file.
 
         Raises:
-            BadInput: The place cannot be written, or the network does not fit into one file.
+            BadInput: The place cannot be written.
         """
-        if not external_data:
-            write_whole(path, to_bytes(self.model))
-            return
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        place = path.name + ".data"
-        onnx.external_data_helper.convert_model_to_external_data(model, location=place, size_threshold=0)
-        content = bytearray()
-        for tensor in model.graph.initializer:
-            info = {entry.key: entry.value for entry in tensor.external_data}
-            if "location" in info:
-                onnx.external_data_helper.set_external_data(tensor, place, len(content), len(tensor.raw_data))
-                content += tensor.raw_data
-                tensor.ClearField("raw_data")
-        write_whole(path.with_name(place), bytes(content))
-        write_whole(path, to_bytes(model))
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of the serialised model."""
-        return hashlib.sha256(self.model.SerializeToString(deterministic=True)).hexdigest()
+        write_model(path, self.opened(), external_data=external_data)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -137,3 +144,16 @@ class Network:
     def outputs(self) -> dict[str, tuple[int, ...]]:
         """Output name -> shape."""
         return {value.name: self.shapes.get(value.name, ()) for value in self.model.graph.output}
+
+
+def _with_open_batch(
+    network: Network, model: onnx.ModelProto, larger: onnx.ModelProto, opened: Mapping[str, str]
+) -> Network:
+    """Find where the batch is, and make sure that the network with an open batch computes what its file does."""
+    size = network.inputs[next(iter(opened))][0]
+    growth = find_growth(network.model, larger, (network.shapes, static_shapes(larger)), size)
+    batch = OpenBatch(next(filter(None, opened.values()), UNNAMED), size, tuple(opened), growth)
+    network, target = replace(network, batch=batch), Target("onnxruntime")
+    with open_session(model, target) as original, open_session(network.opened(), target) as ours:
+        compare_batches(original.run, ours.run, network.model, batch)
+    return network

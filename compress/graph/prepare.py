@@ -11,7 +11,7 @@ from onnx import checker, inliner, shape_inference
 from compress.graph.fold import fold_constants, lift_constants, remove_unused
 from compress.graph.sequences import unpack_sequences
 from device_profiles.errors import BadInput, UnsupportedModel
-from runtimes.model_file import read_model
+from runtimes.model_file import is_large, put_together_, read_model, take_apart
 
 PASSES = 4  # a shape that depends on a folded shape needs another round; networks seen so far needed two
 WEIGHT_ELEMENTS = 256  # constants above this size never decide a shape, so shape inference does not see their data
@@ -34,9 +34,9 @@ def prepare(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] 
     read_model(model)
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
-    _check(prepared)
+    check(prepared)
     if prepared.functions:
-        prepared = inliner.inline_local_functions(prepared)
+        prepared = _inline(prepared)
     lift_constants(prepared.graph)
     _drop_initializer_inputs(prepared.graph)
     fix_inputs(prepared, input_shapes or {})
@@ -76,6 +76,10 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     if all(name in shapes for node in model.graph.node for name in node.output if name):
         return shapes
     light = _without_weights(model)
+    constants = {tensor.name for tensor in light.graph.initializer}
+    stated = [value for value in light.graph.value_info if value.name in shapes and value.name not in constants]
+    del light.graph.value_info[:]  # what was open may be known now, and would stay open if it were stated so
+    light.graph.value_info.extend(stated)
     try:
         inferred = _infer(light)
     except BadInput:  # exporters note wrong shapes at times; those of inputs and outputs must be right
@@ -135,17 +139,34 @@ def _forget_shapes(graph: onnx.GraphProto) -> None:
         output.type.tensor_type.ClearField("shape")
 
 
-def _check(model: onnx.ModelProto) -> None:
+def check(model: onnx.ModelProto, *, fully: bool = False) -> None:
+    """Have onnx check a model; of one above its limit of 2 GiB, all but the data of its weights.
+
+    Args:
+        model: The model.
+        fully: Also check that its shapes and types fit together.
+
+    Raises:
+        BadInput: It is not valid.
+        UnsupportedModel: It has operators that do not exist.
+    """
+    seen = _without_weights(model) if is_large(model) else model
     try:
-        checker.check_model(model)
-    except checker.ValidationError as err:
+        checker.check_model(seen, full_check=fully)
+    except (checker.ValidationError, shape_inference.InferenceError, ValueError) as err:
         text = _first_line(err)
         if "No Op registered" in text or "No opset import" in text:
             raise UnsupportedModel(f"the model has an unknown operator ({text}); use standard operators") from err
         raise BadInput(f"the model is not valid ONNX ({text}); export it again") from err
-    except ValueError as err:  # larger than protobuf's 2 GiB: the checker cannot see it, the runtime will
-        if model.ByteSize() < 2**31:
-            raise BadInput(f"the model is not valid ONNX ({_first_line(err)}); export it again") from err
+
+
+def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
+    if not is_large(model):
+        return inliner.inline_local_functions(model)
+    light, apart = take_apart(model, "elsewhere")
+    inlined = inliner.inline_local_functions(light)
+    put_together_(inlined, apart)
+    return inlined
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
@@ -162,7 +183,7 @@ def _drop_initializer_inputs(graph: onnx.GraphProto) -> None:
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     light.graph.name = model.graph.name or "network"
     light.graph.node.extend(model.graph.node)
     light.graph.input.extend(model.graph.input)

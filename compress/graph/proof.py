@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from compress.graph.batch import compare_batches, reopen_
+from compress.graph.batch import compare_batches, grown_operands, reopen_
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.execute import execute
 from compress.graph.labels import BoolArray, compress
@@ -94,9 +94,10 @@ def prove_batches(graph: ChannelGraph, keep: Keep, pruned: Network) -> None:
     if batch is None:
         return
     whole, smaller = zeroed(graph, keep), Runnable.of(pruned)
+    masks = {name: data.shape for name, data in whole.weights.items() if name not in graph.network.weights}
     try:
-        for each in (whole, smaller):
-            reopen_(each.model, each.weights, batch)
+        reopen_(whole.model, whole.weights, grown_operands(batch, whole.model.graph, masks))
+        reopen_(smaller.model, smaller.weights, batch)
         compare_batches(whole.run, smaller.run, graph.network.model, batch)
     except (ParityFailed, UnsupportedModel) as err:
         raise ParityFailed(f"the pruned network works for one batch only ({err}); give the inputs' shapes") from err

@@ -131,7 +131,7 @@ DAMAGES: dict[str, tuple[Callable[[onnx.ModelProto], object], type[ToolkitError]
     "a weight with a negative size": (lambda m: set_dims(m, "w", [-8, 3, 3, 3]), BadInput, "export it again"),
     "an input of another size": (lambda m: dimension(m, 1, 4), BadInput, "Conv 'conv' makes"),
     "an input with a huge size": (lambda m: dimension(m, 2, 1 << 40), BadInput, "contradict each other"),
-    "an open batch": (lambda m: dimension(m, 0, "batch"), BadInput, "open shape batchx3x4x4; give every size"),
+    "an open batch": (lambda m: dimension(m, 0, "batch"), BadInput, "not work for every batch"),
     "integers for weights": (
         lambda m: setattr(m.graph.initializer[0], "data_type", TensorProto.INT64),
         BadInput,
