@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from compress.graph.batch import at_batch, open_inputs
 from compress.models import Argument, find, import_callable
 from device_profiles.errors import BadInput
 from runtimes.model_file import ModelSource, read_model
@@ -64,7 +65,7 @@ def load_model(reference: str, shapes: Sequence[Shape], batch: int, seed: int) -
     """
     if reference.endswith(".onnx"):
         path = Path(reference)
-        return LoadedModel(path.stem, path, _named_shapes(read_model(path, weights=False), shapes))
+        return LoadedModel(path.stem, path, named_shapes(read_model(path, weights=False), shapes))
     if ":" in reference:
         if not shapes:
             raise BadInput(
@@ -83,21 +84,35 @@ def load_sized(path: Path, shapes: Sequence[Shape]) -> onnx.ModelProto:
 
     Args:
         path: The file.
-        shapes: Input shapes in the order of the inputs; none to keep those of the file.
+        shapes: Input shapes in the order of the inputs; none to keep those of the file, with one sample where only the
+            batch is open.
 
     Raises:
         BadInput: The file is missing or damaged, or the shapes do not fit it.
         UnsupportedModel: It has unknown operators.
     """
     model = read_model(path)
-    return with_shapes(model, _named_shapes(model, shapes))
+    return with_shapes(model, named_shapes(model, shapes) or closed_batch(model))
 
 
-def _named_shapes(model: onnx.ModelProto, shapes: Sequence[Shape]) -> dict[str, Shape]:
+def named_shapes(model: onnx.ModelProto, shapes: Sequence[Shape]) -> dict[str, Shape]:
+    """Name the shapes that a command gives.
+
+    Raises:
+        BadInput: They are more or fewer than the inputs.
+    """
     names = list(input_shapes(model))
     if shapes and len(shapes) != len(names):
         raise BadInput(f"input was given {len(shapes)} times; the model takes {len(names)}: {', '.join(names)}")
     return dict(zip(names, shapes, strict=False))
+
+
+def closed_batch(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Take one sample where the batch is all that a model leaves open, and say so on stderr."""
+    shapes = at_batch(model, tuple(open_inputs(model, {})), 1)
+    if shapes:
+        print(f"the batch of {', '.join(map(repr, shapes))} is open; one sample is taken", file=sys.stderr)
+    return shapes
 
 
 def _export(

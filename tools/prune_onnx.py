@@ -2,6 +2,7 @@
 
 Channels are scored by the magnitude of their weights with the normalisation folded in. Every set of coupled channels
 keeps the given share of them. The result is checked by ONNX's own checker and proven; nothing is written otherwise.
+A batch that the file leaves open stays open, which is proven for several sizes of it.
 
 Example:
     python tools/prune_onnx.py model.onnx pruned.onnx --keep-ratio 0.5
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_profiles.errors import BadInput
 from tools.command_line import run
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="1x3x224x224",
-        help="shape of an input, where the file leaves it open",
+        help="shape of an input, where the file leaves more open than the batch, or to close that too",
     )
     add("--keep-layer", action="append", default=[], metavar="LAYER", help="a layer that keeps all its output channels")
     add("--calibrate", type=Path, metavar="SAMPLES.npz", help="recalibrate statistics and biases; one array per input")
@@ -53,19 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
     # Loaded only now, so that --help needs nothing and takes no time.
     from compress.graph.absorb import absorb_dead
     from compress.graph.analyse import analyse
+    from compress.graph.batch import CHECKED_AT
     from compress.graph.calibrate import calibrate
     from compress.graph.choose import choose
     from compress.graph.count import macs, parameters
     from compress.graph.magnitude import magnitudes
     from compress.graph.network import Network
     from compress.graph.surgery import prune
-    from tools.model_argument import load_model, parse_shape
+    from runtimes.model_file import read_model
+    from tools.model_argument import named_shapes, parse_shape
 
     if options.source.suffix != ".onnx":
         raise BadInput(f"source (={str(options.source)!r}) must be an .onnx file; export the network first")
-    loaded = load_model(str(options.source), [parse_shape(text) for text in options.input], batch=1, seed=0)
-    network = Network.read(options.source, loaded.input_shapes)
-    samples = _read_samples(options.calibrate, network) if options.calibrate else None
+    shapes = named_shapes(read_model(options.source, weights=False), [parse_shape(text) for text in options.input])
+    samples = _read_samples(options.calibrate) if options.calibrate else {}
+    network = Network.read(options.source, shapes, batch=min((len(s) for s in samples.values() if s.ndim), default=1))
+    _check_samples(options.calibrate, samples, network)
     graph = analyse(network)
     whole = {name for layer in options.keep_layer for name in graph.layer(layer).out_sets}
     scores = {name: score for name, score in magnitudes(graph).items() if name not in whole}
@@ -79,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     pruned = prune(absorbed, keep)
     proof = pruned.proof
     assert proof is not None, "prune proves"
-    if samples is not None:
+    if samples:
         pruned = calibrate(graph, keep, pruned, samples)
     pruned.write(options.result, external_data=options.external_data)
     found = {
@@ -88,26 +92,29 @@ def main(arguments: list[str] | None = None) -> int:
         "removed_channels": proof.removed_channels,
         "absorbed_channels": dead,
         "proof": {"max_error_of_spread": proof.max_error_of_spread, "tolerance": proof.tolerance, "note": proof.note},
+        "open_batch_compared_at": list(CHECKED_AT) if pruned.batch else None,
     }
     print(json.dumps(found) if options.json else _table(found))
     return 0
 
 
-def _read_samples(path: Path, network: Network) -> dict[str, NDArray[np.generic]]:
+def _read_samples(path: Path) -> dict[str, NDArray[np.generic]]:
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as archive:
-            samples = {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as err:
         raise BadInput(f"calibrate (={path}) cannot be read ({err}); give an .npz file that numpy.savez wrote") from err
+
+
+def _check_samples(path: Path, samples: dict[str, NDArray[np.generic]], network: Network) -> None:
     shapes = {name: array.shape for name, array in samples.items()}
-    if shapes != network.inputs:
+    if samples and shapes != network.inputs:
         raise BadInput(f"calibrate (={path}) holds {shapes}; it must hold one array per input: {network.inputs}")
-    return samples
 
 
-def _table(found: dict[str, dict[str, float]]) -> str:
+def _table(found: dict[str, Any]) -> str:
     lines = []
     for name in ("parameters", "macs"):
         before, after = found[name]["before"], found[name]["after"]
@@ -119,6 +126,8 @@ def _table(found: dict[str, dict[str, float]]) -> str:
     lines.append(
         f"proof      differs by {proof['max_error_of_spread']:.1e} of the spread (allowed: {proof['tolerance']:.0e})"
     )
+    if found["open_batch_compared_at"]:
+        lines.append(f"batch      open; compared for {' and '.join(map(str, found['open_batch_compared_at']))} samples")
     return "\n".join(lines)
 
 

@@ -35,11 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     from compress.graph.network import Network
     from compress.graph.why import why
     from runtimes.model_file import read_model
-    from tools.model_argument import load_model, parse_shape
+    from tools.model_argument import closed_batch, load_model, parse_shape
 
     shapes = [parse_shape(text) for text in options.input]
     loaded = load_model(options.model, shapes, shapes[0][0] if shapes else 1, seed=0)
-    graph = analyse(Network.from_model(read_model(loaded.model), loaded.input_shapes))
+    model = read_model(loaded.model)
+    graph = analyse(Network.from_model(model, loaded.input_shapes or closed_batch(model)))
     if options.why:
         chain = why(graph, options.why) or (f"all output channels of {options.why!r} may be removed",)
         print(json.dumps(chain) if options.json else "\n".join(chain))

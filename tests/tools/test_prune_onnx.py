@@ -15,7 +15,10 @@ from compress.export import export_module
 from compress.graph.network import Network
 from compress.graph.run import random_feeds, run
 from device_profiles.errors import BadInput
+from device_profiles.target import Target
+from runtimes.base import open_session
 from tests.compress.graph.examples import unet_network
+from tests.compress.graph.test_batch import open_model
 from tests.compress.graph.test_fuzz import small_model
 from tools.prune_onnx import main
 
@@ -108,11 +111,35 @@ def test_a_named_layer_keeps_its_channels(source: Path) -> None:
     assert Network.read(result).weights["down.3.conv.weight"].shape[:2] == (32, 8)
 
 
-def test_an_open_batch_needs_its_shape(tmp_path: Path) -> None:
+def test_an_open_batch_stays_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(open_model(), tmp_path / "open.onnx")
+    assert main([str(tmp_path / "open.onnx"), str(tmp_path / "p.onnx")]) == 0
+    assert "batch      open; compared for 1 and 3 samples" in capsys.readouterr().out
+    with open_session(tmp_path / "p.onnx", Target("onnxruntime")) as session:
+        assert session.inputs == {"x": (-1, 3, 4, 4)}
+        assert session.run({"x": np.zeros((5, 3, 4, 4), np.float32)})["y"].shape == (5, 2)
+
+
+def test_an_open_batch_can_be_closed(tmp_path: Path) -> None:
+    onnx.save(open_model(), tmp_path / "open.onnx")
+    assert main([str(tmp_path / "open.onnx"), str(tmp_path / "p.onnx"), "--input", "2x3x4x4"]) == 0
+    with open_session(tmp_path / "p.onnx", Target("onnxruntime")) as session:
+        assert session.inputs == {"x": (2, 3, 4, 4)}
+
+
+def test_samples_of_any_number_calibrate_an_open_batch(tmp_path: Path) -> None:
+    onnx.save(open_model(), tmp_path / "open.onnx")
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((6, 3, 4, 4)).astype(np.float32))
+    main([str(tmp_path / "open.onnx"), str(tmp_path / "p.onnx"), "--calibrate", str(tmp_path / "s.npz")])
+    with open_session(tmp_path / "p.onnx", Target("onnxruntime")) as session:
+        assert session.inputs == {"x": (-1, 3, 4, 4)}
+
+
+def test_a_network_that_is_made_for_one_batch_needs_it_said(tmp_path: Path) -> None:
     model = small_model()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.save(model, tmp_path / "open.onnx")
-    with pytest.raises(BadInput, match=r"open shape batchx3x4x4; give every size, such as --input 1x3x4x4"):
+    with pytest.raises(BadInput, match=r"not work for every batch .*view.*; give its size, such as --input 1x3x4x4"):
         main([str(tmp_path / "open.onnx"), str(tmp_path / "p.onnx")])
     assert main([str(tmp_path / "open.onnx"), str(tmp_path / "p.onnx"), "--input", "1x3x4x4"]) == 0
 

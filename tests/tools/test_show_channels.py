@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from device_profiles.errors import BadInput
 from tests.compress.graph.examples import unet_network
 from tests.compress.graph.patterns import graph_of
+from tests.compress.graph.test_batch import open_model
 from tools.show_channels import main
 
 
@@ -44,6 +46,14 @@ def test_json_holds_everything(unet: str, capsys: pytest.CaptureFixture[str]) ->
     assert set(document) == {"layers", "sets", "balances"}
     assert document["layers"][1]["in_sets"] == {"down.0.conv": 1}
     assert document["sets"][0]["consumers"] == ["down.1.conv", "up.6.conv"]
+
+
+def test_an_open_batch_is_one_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(open_model(), tmp_path / "open.onnx")
+    assert main([str(tmp_path / "open.onnx")]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[0] == "the batch of 'x' is open; one sample is taken"
+    assert printed.out.splitlines()[1].split()[:4] == ["w", "Conv", "3", "8"]
 
 
 def test_an_unknown_layer_is_refused(unet: str) -> None:

@@ -54,6 +54,14 @@ def test_open_shapes_can_be_given() -> None:
     assert main(["original.onnx", "pruned.onnx", "--input", "1x4x8x8", "--runtime", "onnxruntime", *QUICK]) == 0
 
 
+def test_an_open_batch_is_one_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("original", "pruned"):
+        model = network([node("Conv", "x w", "y")], {"w": random(4, 4, 1, 1)}, shape=("n", 4, 8, 8))
+        Path(f"{name}.onnx").write_bytes(to_bytes(model))
+    assert main(["original.onnx", "pruned.onnx", "--runtime", "onnxruntime", *QUICK]) == 0
+    assert capsys.readouterr().err.startswith("the batch of 'x' is open; one sample is taken\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
