@@ -163,9 +163,9 @@ class _Surgery:
         listed = self.graph.network.weights.get(node.input[3]) if len(node.input) > 3 and node.input[3] else None
         axes = range(rank) if listed is None else [int(axis) % rank for axis in listed]
         for column, axis in enumerate(axes):
-            labels = result.vector(axis)
-            if labels is not None and (pads[:, column] > 0).any():
-                stays = self.alive[labels]
+            labels = result.along(axis)
+            if labels and (pads[:, column] > 0).any():
+                stays = np.moveaxis(self.alive[labels[0]], axis, -1).reshape(-1, result.shape[axis])[0]
                 first, last = int(pads[0, column]), len(stays) - int(pads[1, column])
                 pads[:, column] = stays[:first].sum(), stays[last:].sum()
         if operand is None:

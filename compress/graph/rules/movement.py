@@ -216,15 +216,23 @@ def pad(step: Step) -> Sequence[Labelled]:
     after = dict(zip(listed, pads[len(listed) :].tolist(), strict=True))
     padded = [axis for axis in listed if before[axis] or after[axis]]
     constant = step.attribute("mode", b"constant") == b"constant" and min(pads) >= 0
-    simple = [a for a in padded if constant and tensor.vector(a) is not None]
+    simple = [a for a in padded if constant and _pads_rows_alike(tensor, a, padded)]
     held = step.hold(tensor, [a for a in padded if a not in simple], "pads it")
     axes = [entry for entry in held.axes if entry.axis not in simple]
     for axis in simple:
-        entry = step.trace.fresh(result, axis)
-        own = np.arange(before[axis], before[axis] + tensor.shape[axis])
-        step.trace.unite(entry.labels.take(own, axis), held.along(axis)[0])
+        (old,) = (entry for entry in held.axes if entry.axis == axis)
+        entry = step.trace.fresh(result, axis, old.rows)
+        first, last = before[axis], before[axis] + tensor.shape[axis]
+        step.trace.unite(entry.labels.take(range(first, last), axis), old.labels)
+        for piece in (range(first), range(first, last), range(last, result.shape[axis])):
+            step.trace.balance(AxisLabels(axis, entry.labels.take(piece, axis)))
         axes.append(entry)
     return [Labelled(result.shape, tuple(axes), result.name)]
+
+
+def _pads_rows_alike(tensor: Labelled, axis: int, padded: Sequence[int]) -> bool:
+    entries = [entry for entry in tensor.axes if entry.axis == axis]
+    return len(entries) == 1 and not set(entries[0].rows) & set(padded)
 
 
 def depth_to_space(step: Step) -> Sequence[Labelled]:

@@ -96,6 +96,7 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         "TokenMix",
         lambda patch: patch.setattr(contraction, "_is_pointwise", lambda step, axis: True),
     ),
+    "padding that is not mended": ("PadChannels", lambda patch: patch.delitem(REWRITES, "Pad")),
     "nothing united at all": ("Gated", lambda patch: patch.setattr(Trace, "unite", lambda self, one, two: None)),
 }
 
