@@ -76,10 +76,14 @@ def measure_in_context(
     if not times_operators(target):
         pairs = zip(variants, end_to_end, strict=True)
         return fit_whole([MeasuredVariant(v.widths, latency, {}) for v, latency in pairs], _kinds(variants[0].build()))
-    times = []
-    for variant in progress_bar(variants, f"time operators on {target.name}", "variants"):
-        model = variant.build()
-        times.append(attribute(time_operators(model, target, effort.seed), model))
+    sittings, times = partial.read(), partial.read_times()
+    with progress_bar(len(variants), f"time operators on {target.name}", "variants") as bar:
+        bar.update(len(times))
+        for variant in variants[len(times) :]:
+            model = variant.build()
+            times.append(attribute(time_operators(model, target, effort.seed), model))
+            partial.write(sittings, times)
+            bar.update()
     return fit_layers(variants, end_to_end, times)
 
 
@@ -133,7 +137,9 @@ def measure_end_to_end(
     """
     planned = plan_end_to_end(variants, references, effort)
     done = partial.read()
-    partial.write(done)  # a place that cannot be written is found out now, not after the measuring
+    partial.write(
+        done, partial.read_times()
+    )  # a place that cannot be written is found out now, not after the measuring
     with progress_bar(effort.budget_s, f"measure {target.name}, {len(variants)} networks", "s") as bar:
         for each in planned[len(done) :]:
             give_back()

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from device_profiles.json_form import from_json, to_json
 from device_profiles.measurement import Measurement
 from device_profiles.store import write_whole
+from runtimes.operators import LayerTimes
 from runtimes.sitting import Sitting
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class PartialProfile:
-    """A file of finished sittings.
+    """A file of finished sittings, and of what layers took inside networks.
 
     Args:
         path: The file; None to keep nothing.
@@ -33,29 +38,34 @@ class PartialProfile:
 
     def read(self) -> list[Sitting]:
         """Return the finished sittings; none if there is no file, or one that does not belong to this profile."""
-        if self.path is None:
-            return []
-        try:
-            document = json.loads(self.path.read_text("utf-8"))
-            if document["key"] == self.key:
-                return [
-                    {name: from_json(Measurement, item, name) for name, item in sitting.items()}
-                    for sitting in document["sittings"]
-                ]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            pass  # absent or damaged: nothing is lost but the time to measure again
-        return []
+        return self._read("sittings", dict[str, Measurement])
 
-    def write(self, sittings: list[Sitting]) -> None:
-        """Keep the finished sittings.
+    def read_times(self) -> list[LayerTimes]:
+        """Return what layers took inside the first variants, as far as that was measured."""
+        return self._read("times", LayerTimes)
+
+    def write(self, sittings: Sequence[Sitting], times: Sequence[LayerTimes] = ()) -> None:
+        """Keep what is finished.
 
         Raises:
             BadInput: The place cannot be written.
         """
         if self.path:
-            write_whole(self.path, json.dumps({"key": self.key, "sittings": to_json(tuple(sittings))}, allow_nan=False))
+            document = {"key": self.key, "sittings": to_json(tuple(sittings)), "times": to_json(tuple(times))}
+            write_whole(self.path, json.dumps(document, allow_nan=False))
 
     def remove(self) -> None:
         """Forget them."""
         if self.path:
             self.path.unlink(missing_ok=True)
+
+    def _read(self, field: str, kind: type[T]) -> list[T]:
+        if self.path is None:
+            return []
+        try:
+            document = json.loads(self.path.read_text("utf-8"))
+            if document["key"] == self.key:
+                return [from_json(kind, item, field) for item in document[field]]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            pass  # absent or damaged: nothing is lost but the time to measure again
+        return []

@@ -74,6 +74,32 @@ def test_an_interrupted_measurement_goes_on_and_what_is_larger_than_memory_is_le
     assert len({variant.end_to_end.scale for variant in found.variants}) > 1
 
 
+def test_operators_that_were_timed_before_an_interruption_are_not_timed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, timed = in_context.time_operators, []
+
+    def time_operators(model: onnx.ModelProto, *more: object) -> object:
+        if len(timed) == 2:
+            raise KeyboardInterrupt
+        timed.append(model.graph.initializer[0].dims[0])
+        return real(model, *more)  # type: ignore[arg-type]
+
+    many, target = variants(64, 16, 33, 48), Target("onnxruntime")
+    partial = partial_in_context(tmp_path / "p.json", target, many, QUICK)
+    monkeypatch.setattr(in_context, "time_operators", time_operators)
+    with pytest.raises(KeyboardInterrupt):
+        measure_in_context(many, target, QUICK, partial)
+    kept = partial.read_times()
+    monkeypatch.setattr(
+        in_context, "time_operators", lambda *a: timed.append(a[0].graph.initializer[0].dims[0]) or real(*a)
+    )
+    found = measure_in_context(many, target, QUICK, partial)
+    assert timed == [64, 16, 33, 48]
+    assert partial.read_times()[:2] == kept
+    assert len(found.variants) == 4
+
+
 def test_without_the_runtimes_profiler_layers_are_fitted_to_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(base.RUNTIMES, "plain", base.Runtime("runtimes.ort", "onnxruntime", ""))
     found = measure_in_context(variants(64, 16, 33, 48, 20, 40), Target("plain"), QUICK, NOWHERE)
