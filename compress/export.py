@@ -7,10 +7,10 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import onnx
 import torch
-from onnx import checker, shape_inference
 from onnxscript import rewriter
 from onnxscript.rewriter.rules.common import (
     fuse_batchnorm_into_conv_rule,
@@ -18,19 +18,24 @@ from onnxscript.rewriter.rules.common import (
     fuse_batchnorm_into_gemm_rule,
 )
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
+from compress.front_door import translate
+from compress.front_door_writer import Untranslated
 from compress.graph.fold import fold_constants, remove_unused
 from compress.graph.network import Network
+from compress.graph.prepare import check
 from compress.surgery import plain
-from device_profiles.errors import UnsupportedModel
+from device_profiles.errors import BadInput, UnsupportedModel
 from runtimes.data_dependence import rewrite_scalar_prelu_
 
 OPSET = 20
 FOLD_NORMS = (fuse_batchnorm_into_conv_rule, fuse_batchnorm_into_conv_transpose_rule, fuse_batchnorm_into_gemm_rule)
 EXPORT_ERRORS = (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError)
+CAPTURE_ERRORS = (*EXPORT_ERRORS, ArithmeticError, AssertionError, AttributeError, LookupError)
 
 
-def export_module(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Network:
+def export_module(module: nn.Module, example: Tensor | Sequence[Tensor], *, dynamic_batch: bool = False) -> Network:
     """Export a module as it computes in eval mode, with its weights under their torch names.
 
     Normalisations stay separate from the layers, since methods and the surgery need them; `deployable` folds them.
@@ -38,19 +43,22 @@ def export_module(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Netw
     Args:
         module: What to export; its training mode is as before afterwards.
         example: Its input, or several in the order of `forward`.
+        dynamic_batch: Leave the first axis of every input open in what `Network.write` writes.
 
     Raises:
+        BadInput: The batch cannot stay open, since the network computes with its size.
         UnsupportedModel: torch cannot export the module, or not in the opset this toolkit reads.
     """
     inputs = tuple(each.contiguous() for each in ((example,) if isinstance(example, Tensor) else example))
+    opened = None
+    if dynamic_batch:  # torch takes an axis of size 1 for one that is never anything else
+        inputs, opened = tuple(torch.cat([each, each]) for each in inputs), tuple({0: "batch"} for _ in inputs)
     module = _contiguous(plain(module))
     modes = {one: one.training for one in module.modules()}
     module.eval()
     try:
         with _silence():
-            program = torch.onnx.export(
-                module, inputs, dynamo=True, optimize=False, opset_version=OPSET, external_data=False, verbose=False
-            )
+            model = (None if dynamic_batch else _directly(module, inputs)) or _by_exporter(module, inputs, opened)
     except EXPORT_ERRORS as err:
         raise UnsupportedModel(
             f"torch.onnx cannot export {type(module).__name__} ({_reason(err)}); rewrite that part with plain tensor "
@@ -59,14 +67,46 @@ def export_module(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Netw
     finally:
         for one, training in modes.items():
             one.training = training
-    assert program is not None, "the dynamo exporter returns a program"
-    model = program.model_proto
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     if opset != OPSET:
         raise UnsupportedModel(f"torch.onnx wrote opset {opset} in place of {OPSET}; use a supported torch version")
     _rename(model.graph, _first_names(module))
     strip(model)
-    return Network.from_model(model)
+    network = Network.from_model(model)
+    if dynamic_batch and network.batch is None:
+        raise UnsupportedModel(
+            f"torch.onnx fixed the batch of {type(module).__name__}, whose code computes with its size; use "
+            "-1 for the batch there, or export it with a fixed one"
+        )
+    return network
+
+
+def _directly(module: nn.Module, inputs: tuple[Tensor, ...]) -> onnx.ModelProto | None:
+    """Export without torch's exporter, in a fraction of its time; None where it takes the exporter."""
+    try:
+        program = torch.export.export(module, inputs, strict=False)
+        return translate(program, _first_names(module), OPSET)
+    except Untranslated:
+        return _by_exporter(program, ())
+    except CAPTURE_ERRORS:  # the exporter has other ways to capture a module, and says what is wrong
+        return None
+
+
+def _by_exporter(
+    module: nn.Module | ExportedProgram, inputs: tuple[Tensor, ...], shapes: tuple[dict[int, str], ...] | None = None
+) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        module,
+        inputs,
+        dynamo=True,
+        optimize=False,
+        opset_version=OPSET,
+        external_data=False,
+        verbose=False,
+        dynamic_shapes=shapes,
+    )
+    assert program is not None, "the dynamo exporter returns a program"
+    return program.model_proto
 
 
 def _contiguous(module: nn.Module) -> nn.Module:
@@ -85,9 +125,10 @@ def deployable(network: Network) -> Network:
 
     Normalisations with stored statistics are folded into the convolution or product before them (the layers keep
     their names), constants are folded to the end, operators whose latency depends on signs give way to others that
-    compute the same, and notes for developers are dropped.
+    compute the same, and notes for developers are dropped. A batch that was open stays so.
 
     Raises:
+        ParityFailed: The result computes something else for another batch.
         UnsupportedModel: The result would not be valid ONNX.
     """
     model = onnx.ModelProto()
@@ -98,10 +139,10 @@ def deployable(network: Network) -> Network:
     _name_biases(model.graph)
     strip(model)
     remove_unused(model.graph)
-    shipped = Network.from_model(model)
+    shipped = replace(Network.from_model(model), batch=network.batch)
     try:
-        checker.check_model(shipped.model, full_check=True)
-    except (checker.ValidationError, shape_inference.InferenceError) as err:
+        check(shipped.model, fully=True)
+    except BadInput as err:
         raise UnsupportedModel(f"the folded network is not valid ONNX ({err}); ship the network unfolded") from err
     return shipped
 

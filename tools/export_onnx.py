@@ -7,6 +7,7 @@ only with --trust-engine.
 
 Example:
     python tools/export_onnx.py --model unet-32 --output deployed
+    python tools/export_onnx.py --model unet-32 --output deployed --dynamic-batch
     python tools/export_onnx.py --model pruned.onnx --output deployed --runtime tensorrt --precision f16
     python tools/export_onnx.py --check-engine deployed --trust-engine
 """
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--device", default="cuda", help="the GPU, such as cuda:1 (default: %(default)s)")
     add("--precision", default="f16", help="of the engine: f32, tf32 or f16 (default: %(default)s)")
     add("--batch", type=int, default=1, help="samples of one inference, the usual number (default: %(default)s)")
+    add(
+        "--dynamic-batch", action="store_true", help="leave the batch of a network that torch builds open, as files may"
+    )
     add("--max-batch", type=int, help="the most that the engine takes, for networks with an open batch (--batch)")
     add("--workspace-mib", type=int, default=1024, help="scratch memory of a kernel at most (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the weights of bundled networks (default: %(default)s)")
@@ -62,7 +66,8 @@ def _export(options: argparse.Namespace) -> dict[str, Any]:
         target = Target(options.runtime, options.device, options.precision, batch=options.batch)
         engine = EngineOptions(target.precision, batches, options.workspace_mib * 2**20)
         check_target(target)  # before anything is written
-    loaded = load_model(options.model, [parse_shape(text) for text in options.input], options.batch, options.seed)
+    shapes = [parse_shape(text) for text in options.input]
+    loaded = load_model(options.model, shapes, options.batch, options.seed, dynamic_batch=options.dynamic_batch)
     model = read_model(loaded.model)
     files = export_onnx(model, options.output)
     if target is not None:

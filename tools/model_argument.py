@@ -50,7 +50,9 @@ def parse_shape(text: str) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-def load_model(reference: str, shapes: Sequence[Shape], batch: int, seed: int) -> LoadedModel:
+def load_model(
+    reference: str, shapes: Sequence[Shape], batch: int, seed: int, *, dynamic_batch: bool = False
+) -> LoadedModel:
     """Load a network; what torch has to build is exported.
 
     Args:
@@ -58,14 +60,18 @@ def load_model(reference: str, shapes: Sequence[Shape], batch: int, seed: int) -
         shapes: Input shapes in the order of the inputs; a callable needs them.
         batch: Replaces the first axis of every input.
         seed: Of the weights that torch draws, so that the same command makes the same network again.
+        dynamic_batch: Leave the first axis of every input open.
 
     Raises:
-        BadInput: There is no such network, or the shapes do not fit it.
+        BadInput: There is no such network, the shapes do not fit it, or its batch cannot be open.
         UnsupportedModel: torch cannot export it, or it has unknown operators.
     """
     if reference.endswith(".onnx"):
         path = Path(reference)
-        return LoadedModel(path.stem, path, named_shapes(read_model(path, weights=False), shapes))
+        model = read_model(path, weights=False)
+        if dynamic_batch and not open_inputs(model, {}):
+            raise BadInput(f"{path} has a fixed batch (or more is open), which nothing can open; export it again")
+        return LoadedModel(path.stem, path, named_shapes(model, shapes))
     if ":" in reference:
         if not shapes:
             raise BadInput(
@@ -76,7 +82,9 @@ def load_model(reference: str, shapes: Sequence[Shape], batch: int, seed: int) -
     else:
         bundled = find(reference)
         factory, arguments, shapes = bundled.factory, bundled.arguments, shapes or bundled.input_shapes
-    return LoadedModel(reference.replace(":", "."), _export(factory, arguments, shapes, batch, seed), {})
+    shapes = [(batch, *shape[1:]) for shape in shapes]
+    exported = _export(factory, arguments, shapes, seed, dynamic_batch=dynamic_batch)
+    return LoadedModel(reference.replace(":", "."), exported, {})
 
 
 def load_sized(path: Path, shapes: Sequence[Shape]) -> onnx.ModelProto:
@@ -116,7 +124,7 @@ def closed_batch(model: onnx.ModelProto) -> dict[str, Shape]:
 
 
 def _export(
-    factory: str, arguments: dict[str, Argument], shapes: Sequence[Shape], batch: int, seed: int
+    factory: str, arguments: dict[str, Argument], shapes: Sequence[Shape], seed: int, *, dynamic_batch: bool
 ) -> ModelSource:
     import torch
 
@@ -126,4 +134,5 @@ def _export(
     module = import_callable(factory)(**arguments)
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"model (={factory!r}) returned a {type(module).__name__}; it must return a torch.nn.Module")
-    return deployable(export_module(module, [torch.randn(batch, *shape[1:]) for shape in shapes])).model
+    examples = [torch.randn(shape) for shape in shapes]
+    return deployable(export_module(module, examples, dynamic_batch=dynamic_batch)).opened()

@@ -58,6 +58,20 @@ def test_both_precisions_are_written_with_a_manifest(
     assert compare(*results, TOLERANCES["f16"]).passed
 
 
+def test_an_open_batch_is_written_in_both_precisions(tmp_path: Path) -> None:
+    assert main(["--model", "unet-16", "--input", "1x3x128x128", "--output", str(tmp_path), "--dynamic-batch"]) == 0
+    for name in ("model.onnx", "model.f16.onnx"):
+        with open_session(tmp_path / name, Target("onnxruntime")) as session:
+            assert session.inputs == {"image": (-1, 3, 128, 128)}
+            feeds = random_feeds({"image": (3, 3, 128, 128)}, session.dtypes)
+            assert next(iter(session.run(feeds).values())).shape == (3, 3, 128, 128)
+
+
+def test_a_file_with_a_fixed_batch_is_not_opened(model: Path) -> None:
+    with pytest.raises(BadInput, match=r"net\.onnx has a fixed batch .*; export it again"):
+        main(["--model", str(model), "--dynamic-batch"])
+
+
 def test_without_a_gpu_nothing_is_written_and_one_line_says_so(model: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(TOOL), "--model", str(model), "--output", str(tmp_path / "out")]
     done = subprocess.run([*command, "--runtime", "tensorrt-rtx"], capture_output=True, text=True, check=False)
