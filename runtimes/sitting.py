@@ -55,6 +55,7 @@ def sit(models: Builders, target: Target, effort: Effort, bar: tqdm, later_s: fl
             prepared = prepare_builds(stack, name, build(), target, effort.seed)
             calls |= prepared
             turns.setdefault(turn, []).extend(prepared)
+        left_s = progress.left_s()  # waiting does not count
         progress.show("wait for other processes" if effort.patience_s else "")
         wait_until_quiet(effort.patience_s)
         others = Others()
@@ -62,7 +63,7 @@ def sit(models: Builders, target: Target, effort: Effort, bar: tqdm, later_s: fl
             calls,
             clock=clock_for(target.threads, target.device),
             groups=list(turns.values()),
-            effort=replace(effort, budget_s=progress.left_s()),
+            effort=replace(effort, budget_s=left_s),
             after_round=progress.show_round,
         )
     share = others.share()

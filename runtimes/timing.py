@@ -183,16 +183,15 @@ def measure(
         elapsed_s = (clocks.wall_ns() - start_ns) / 1e9
         after_round(elapsed_s)
         readings_ms = _readings_ms(samples, clock)
-        quiet = quiet_rounds(readings_ms)
-        enough = quiet.sum() >= effort.min_rounds
+        kept = np.flatnonzero(quiet_rounds(readings_ms)).tolist()
+        enough = len(kept) >= effort.min_rounds
         late = elapsed_s >= effort.budget_s and (enough or rounds >= REPEATS * effort.min_rounds)
-        over = late or quiet.sum() == effort.max_rounds or rounds == REPEATS * effort.max_rounds
+        over = late or len(kept) == effort.max_rounds or rounds == REPEATS * effort.max_rounds
         if over or (enough and rounds % CHECK_EVERY == 0):
-            known = half_widths_percent(readings_ms[:, quiet]) <= effort.precision_percent
+            known = half_widths_percent(readings_ms[:, kept]) <= effort.precision_percent
             precise = dict(zip(samples, (known & enough).tolist(), strict=True))
             if over or all(precise.values()):
                 break
-    kept = np.flatnonzero(quiet).tolist()
     return {name: taken.summary(clock, precise[name], kept) for name, taken in samples.items()}
 
 

@@ -69,14 +69,13 @@ def measure(
                 samples[name]["interruptions"].append(interruptions() - before[0])
         late = (wall_ns() - start_ns) / 1e9 >= effort["budget_s"]
         ms = np.maximum([taken[clock + "_ms"] for taken in samples.values()], 1e-5)  # a coarse clock may read 0
-        quiet = quiet_rounds(ms)
-        enough = quiet.sum() >= effort["min_rounds"]
-        over = rounds == REPEATS * effort["max_rounds"] or quiet.sum() == effort["max_rounds"]
+        kept = np.flatnonzero(quiet_rounds(ms))
+        enough = len(kept) >= effort["min_rounds"]
+        over = rounds == REPEATS * effort["max_rounds"] or len(kept) == effort["max_rounds"]
         over = over or (late and (enough or rounds >= REPEATS * effort["min_rounds"]))
         if over or (enough and rounds % CHECK_EVERY == 0):
-            stable = _precise(ms[:, quiet], effort["precision_percent"]) & enough
+            stable = _precise(ms[:, kept], effort["precision_percent"]) & enough
             over = over or stable.all()
-    kept = np.flatnonzero(quiet)
     for i, taken in enumerate(samples.values()):
         for field in ("wall_ms", "cpu_ms", "interruptions"):
             taken[field] = [taken[field][round_] for round_ in kept]
