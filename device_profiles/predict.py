@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_profiles.errors import BadInput
 from device_profiles.in_context import InContext
 from device_profiles.profile import DeviceProfile, LayerProfile
-from device_profiles.terms import Widths
+from device_profiles.terms import Widths, evaluate
 
 # 72 UNets of random widths (three sizes, 1.4 to 5.4 times faster than at full width, two runtimes) were predicted twice
 # on a shared machine. Mean error, nine of ten within, largest: 2.7, 5.3 and 8.6 % the first time; 4.1, 8.3 and 14.3 %
@@ -70,6 +71,40 @@ def predict(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
     return _predict_isolated(profile, asked)
 
 
+def predict_layer(
+    profile: DeviceProfile, name: str, widths_in: NDArray[np.int64], widths_out: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Predict a layer's part of the network's latency at all pairs of many widths: what `predict` adds up.
+
+    Args:
+        profile: Of the network at full width.
+        name: The layer's.
+        widths_in: Channels in, each at least 1.
+        widths_out: Channels out, each at least 1.
+
+    Returns:
+        Milliseconds, shape (widths in, widths out).
+
+    Raises:
+        BadInput: The layer is not in the profile.
+    """
+    layer = next((layer for layer in profile.layers if layer.name == name), None)
+    if layer is None:
+        raise BadInput(
+            f"layer {name!r} is not in the profile of {profile.model_name!r}, which has "
+            f"{sorted(layer.name for layer in profile.layers)}; profile the network that is pruned"
+        )
+    measured = profile.in_context
+    if measured is None:
+        level = profile.end_to_end.ms / profile.isolated_sum_ms
+        steps = (profile.step(layer.op, "in"), profile.step(layer.op, "out"))
+        return level * _interpolate_ms(layer, _up(widths_in, steps[0]), _up(widths_out, steps[1]))
+    terms = measured.costs.get(name, {})
+    pairs = np.stack(np.meshgrid(widths_in, widths_out, indexing="ij"), axis=-1).reshape(-1, 2)
+    ms = evaluate(tuple(terms), pairs, measured.full[name]) @ np.asarray(tuple(terms.values()), np.float64)
+    return np.asarray(ms.reshape(len(widths_in), len(widths_out)))
+
+
 def _predict_in_context(measured: InContext, widths: Mapping[str, Widths]) -> Prediction:
     ms = sum(measured.layer_ms(name, pair) for name, pair in widths.items())
     factor = math.exp(math.hypot(measured.error, SESSION_ERROR))
@@ -81,8 +116,9 @@ def _predict_isolated(profile: DeviceProfile, widths: Mapping[str, Widths]) -> P
     total_ms, outside = 0.0, []
     for layer in profile.layers:
         asked = widths[layer.name]
+        width_in, width_out = (np.asarray([width]) for width in asked)
         steps = (profile.step(layer.op, "in"), profile.step(layer.op, "out"))
-        total_ms += _interpolate_ms(layer, (_up(asked[0], steps[0]), _up(asked[1], steps[1])))
+        total_ms += float(_interpolate_ms(layer, _up(width_in, steps[0]), _up(width_out, steps[1]))[0, 0])
         measured = list(zip(*layer.measurements, strict=True))
         if not _between(asked, (tuple(map(min, measured)), tuple(map(max, measured)))):
             outside.append(layer.name)
@@ -95,20 +131,27 @@ def _between(widths: Widths, bounds: tuple[tuple[int, ...], tuple[int, ...]]) ->
     return all(low <= width <= high for low, width, high in zip(bounds[0], widths, bounds[1], strict=True))
 
 
-def _up(width: int, step: int) -> int:
-    """The upper end of the step that a width lies on; below the first step, where runtimes do otherwise, the width."""
-    return -(-width // step) * step if width > step else width
+def _up(widths: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """The upper ends of the steps that widths lie on; below the first step, where runtimes do otherwise, the widths."""
+    return np.where(widths > step, -(-widths // step) * step, widths)
 
 
-def _interpolate_ms(layer: LayerProfile, widths: Widths) -> float:
+def _interpolate_ms(
+    layer: LayerProfile, widths_in: NDArray[np.int64], widths_out: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Interpolate between the measured widths: on straight lines in each width; beyond them, at the nearest."""
-    widths_in = sorted({width_in for width_in, _ in layer.measurements})
-    widths_out = sorted({width_out for _, width_out in layer.measurements})
-    if len(layer.measurements) < len(widths_in) * len(widths_out):  # a depthwise convolution has one width, not two
+    known_in = sorted({width_in for width_in, _ in layer.measurements})
+    known_out = sorted({width_out for _, width_out in layer.measurements})
+    from_in = _weights(widths_in, known_in)
+    if len(layer.measurements) < len(known_in) * len(known_out):  # a depthwise convolution has one width, not two
         by_width = {width_in: measurement.ms for (width_in, _), measurement in layer.measurements.items()}
-        return float(np.interp(widths[0], widths_in, [by_width[width_in] for width_in in widths_in]))
-    columns = [
-        np.interp(widths[1], widths_out, [layer.measurements[width_in, w].ms for w in widths_out])
-        for width_in in widths_in
-    ]
-    return float(np.interp(widths[0], widths_in, columns))
+        return np.repeat((from_in @ [by_width[width] for width in known_in])[:, None], len(widths_out), axis=1)
+    grid = np.asarray(
+        [[layer.measurements[width_in, width_out].ms for width_out in known_out] for width_in in known_in]
+    )
+    return np.asarray(from_in @ grid @ _weights(widths_out, known_out).T)
+
+
+def _weights(widths: NDArray[np.int64], known: Sequence[int]) -> NDArray[np.float64]:
+    """How much each known width counts in the straight line between the two that a width lies between."""
+    return np.stack([np.interp(widths, known, one) for one in np.eye(len(known))], axis=1)
