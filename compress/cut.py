@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from compress.select import (
     uniform_widths,
     widths_above,
 )
+from compress.solve import fastest, solve
 from compress.validate import measure_latencies
+from compress.width_problem import width_problem
 from device_profiles.errors import BadInput, BudgetInfeasible
 from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
@@ -33,6 +35,9 @@ from device_profiles.target import Target
 from runtimes.progress import progress_bar
 
 CHOICES = 4  # widths that a set must be able to choose from
+BUDGETS = 256  # that the solver is asked for at most, from the network as it is to the fastest: 1 % apart at 10 times
+
+Selection = Literal["threshold", "solver"]
 
 
 class Rig:
@@ -91,6 +96,10 @@ class Rig:
         Of several targets the one furthest from what it needs counts, in such units that `goal` is enough for all.
         """
         return self._least({target: self._whole_ms[target] / self.predict_ms(target, widths) for target in self.needed})
+
+    def budget_ms(self, speedup: float) -> dict[Target, float]:
+        """Return the predicted latency of each target, ms, with which `predicted_speedup` is as given."""
+        return {target: ms * self.goal / self.needed[target] / speedup for target, ms in self._whole_ms.items()}
 
     def measured_speedup(self, keep: Keep) -> float:
         """Prune, deploy, run and return the speedup, counted as in `predicted_speedup`."""
@@ -189,26 +198,33 @@ class Cut:
         )
 
 
-def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig) -> Cut:
-    """Cut as the method chose; where that is not fast enough, at the lowest common threshold that is.
+def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selection = "threshold") -> Cut:
+    """Cut as the method chose; where that is not fast enough, deeper.
 
     Args:
         scores: One score per channel of every prunable set, comparable between sets.
         chosen: The method's own choice, of which the counts are taken, and which channels from the scores; None, or
             sets that are missing, where it makes none.
         rig: Predicts and measures, and knows the goal.
+        selection: How to cut deeper. "threshold": below a common score. "solver": so that what is kept adds up to the
+            most that fits the predicted latency on every target, which scores that are only ranks, or over their mean
+            in each layer, are no measure for: it takes most from the layers whose channels take longest, and those are
+            the few that matter most.
 
     Raises:
-        BudgetInfeasible: No threshold reaches the goal.
+        BudgetInfeasible: Nothing reaches the goal.
     """
     own = widths_of(chosen or {})
+    if selection == "solver":
+        steered, threshold = rig.steer(_solved(scores, own, rig), "cut"), -math.inf
+    else:
 
-    def keep_at(setting: float) -> Keep:
-        widths = widths_above(scores, own, threshold_at(setting, scores), rig.multiples)
-        return keep_counts(rig.graph, scores, widths)
+        def keep_at(setting: float) -> Keep:
+            widths = widths_above(scores, own, threshold_at(setting, scores), rig.multiples)
+            return keep_counts(rig.graph, scores, widths)
 
-    steered = rig.steer(keep_at, "cut")
-    threshold = threshold_at(steered.setting, scores)
+        steered = rig.steer(keep_at, "cut")
+        threshold = threshold_at(steered.setting, scores)
     return Cut(
         steered.keep,
         own,
@@ -216,6 +232,20 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig) -> Cut:
         steered.speedup * rig.goal,
         steered.measurements,
     )
+
+
+def _solved(scores: Scores, own: Mapping[str, int], rig: Rig) -> Callable[[float], Keep]:
+    """Make a knob of the budgets: at 0 those that the method's own choice just fits, at 1 those of the fastest one."""
+    problem = width_problem(rig.graph, scores, rig.profiles, rig.multiples, own)
+    slow = rig.predicted_speedup(problem.widths(problem.widest))
+    fast = max(slow, rig.predicted_speedup(fastest(problem, rig.budget_ms(1.0)).widths))
+
+    @cache
+    def keep_at(budget: int) -> Keep:
+        speedup = slow * (fast / slow) ** (budget / BUDGETS)
+        return keep_counts(rig.graph, scores, solve(problem, rig.budget_ms(speedup)).widths)
+
+    return lambda setting: keep_at(math.ceil(setting * BUDGETS))
 
 
 def cut_uniform(scores: Scores, rig: Rig, goal: float) -> Cut:

@@ -126,3 +126,32 @@ def test_a_random_cut_keeps_as_many_channels_of_every_set() -> None:
     drawn = [cut_at_random(graph_of("Dense"), like, seed) for seed in range(8)]
     assert all(widths_of(each) == {"a": 4, "b": 3} for each in drawn)
     assert len({tuple(each["a"]) for each in drawn}) > 1
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_a_solved_cut_meets_the_goal_on_every_target_and_keeps_more_than_a_threshold() -> None:
+    both = rig({FAST: 1.2, SLOW: 2.5})
+    both.__dict__["multiples"] = dict.fromkeys("abc", 1)
+    generator = np.random.default_rng(0)
+    scores = {name: generator.lognormal(0, 1, len(values)) for name, values in SCORES.items()}
+    threshold, solved = (cut_scores(scores, None, both, selection) for selection in ("threshold", "solver"))
+    assert both.predicted_speedup(widths_of(solved.keep)) == pytest.approx(solved.speedup)
+    assert solved.speedup >= 2.5
+    assert solved.threshold is None
+    kept = [sum(scores[name][kept].sum() for name, kept in found.keep.items()) for found in (threshold, solved)]
+    assert kept[1] > kept[0]
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_the_solver_leaves_a_methods_own_choice_alone_where_it_is_fast_enough_and_cuts_within_it() -> None:
+    own = {"a": np.arange(4)}
+    assert widths_of(cut_scores(SCORES, own, rig({FAST: 1.2}), "solver").keep) == {"a": 4, "b": 6, "c": 4}
+    deeper = cut_scores(SCORES, own, rig({FAST: 1.6}), "solver")
+    assert deeper.speedup >= 1.6
+    assert len(deeper.keep["a"]) == 4
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_the_solver_too_names_the_fastest_latency_of_every_target() -> None:
+    with pytest.raises(BudgetInfeasible, match=r"onnxruntime-cpu \S+ ms of \S+ ms asked for, openvino-cpu"):
+        cut_scores(SCORES, None, rig({FAST: 20.0, SLOW: 1.5}, fixed=1.0), "solver")
