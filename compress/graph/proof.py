@@ -67,7 +67,7 @@ def prove(graph: ChannelGraph, keep: Keep, pruned: Network, remove: Callable[[Ch
     note = "" if removed else "nothing was removed, so nothing is proven"
     found = compare_numbers(graph, keep, pruned)
     if found.constant:
-        lively = _randomised(graph)
+        lively = randomised(graph)
         found = compare_numbers(lively, keep, remove(lively, keep))
         note = "the output is constant, so the numbers were compared with zero weights made random"
     if found.rounding_of_spread is not None:
@@ -205,7 +205,7 @@ def _surviving(graph: ChannelGraph, alive: BoolArray) -> Given:
     return Given(labels, trace.decisions)
 
 
-def _randomised(graph: ChannelGraph) -> ChannelGraph:
+def randomised(graph: ChannelGraph) -> ChannelGraph:
     """Replace weights that are all zero by small random numbers."""
     generator = np.random.default_rng(SEED)
     model = onnx.ModelProto()
