@@ -18,7 +18,7 @@ from compress.graph.network import Network
 
 NORMS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
 ACTIVATIONS = ("Clip", "Elu", "LeakyRelu", "PRelu", "Relu")  # Clip is ReLU6
-MADE_UP = re.compile(r"val_\d+")  # how torch's exporter names what no parameter stands for
+MADE_UP = re.compile(r"val_\d+|.+\.(ones|zeros)")  # how torch's exporter, and we, name what no parameter stands for
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ import onnx
 from onnx import checker, inliner, shape_inference
 
 from compress.graph.fold import fold_constants, lift_constants, remove_unused
+from compress.graph.group_norm import spell_out_group_norms
 from compress.graph.sequences import unpack_sequences
 from device_profiles.errors import BadInput, UnsupportedModel
 from runtimes.model_file import is_large, put_together_, read_model, take_apart
 
-PASSES = 4  # a shape that depends on a folded shape needs another round; networks seen so far needed two
+# A shape that depends on a folded shape needs another round. With given shapes networks needed two; those that compute
+# them from the batch need one for every shifted window. It ends when nothing changes.
+PASSES = 100
 WEIGHT_ELEMENTS = 256  # constants above this size never decide a shape, so shape inference does not see their data
 
 
@@ -41,6 +44,7 @@ def prepare(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] 
     _drop_initializer_inputs(prepared.graph)
     fix_inputs(prepared, input_shapes or {})
     _name_nodes(prepared.graph)
+    spell_out_group_norms(prepared.graph)
     remove_unused(prepared.graph)
     known: dict[str, tuple[int, ...]] = {}
     for _ in range(PASSES):
