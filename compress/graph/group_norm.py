@@ -6,6 +6,8 @@ InstanceNormalization, then a scale and an offset per channel.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -14,7 +16,7 @@ from onnx import helper, numpy_helper
 def spell_out_group_norms(graph: onnx.GraphProto) -> None:
     """Replace every GroupNormalization whose scale and bias are stored in the model, in place."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         known = node.op_type == "GroupNormalization" and all(name in stored for name in node.input[1:])
         nodes.extend(_spelled_out(graph, node, stored[node.input[1]]) if known else [node])
@@ -33,7 +35,7 @@ def _spelled_out(graph: onnx.GraphProto, node: onnx.NodeProto, scale: onnx.Tenso
         graph.initializer.append(numpy_helper.from_array(values, f"{node.output[0]}.{role}"))
         return f"{node.output[0]}.{role}"
 
-    def call(op: str, role: str, *inputs: str, **options: float) -> str:
+    def call(op: str, role: str, *inputs: str, **options: Any) -> str:
         result = f"{node.output[0]}.{role}"
         nodes.append(helper.make_node(op, list(inputs), [result], name=f"{node.name}.{role}", **options))
         return result
