@@ -10,18 +10,24 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.fold import FOLDED, folded_name
 from compress.graph.labels import BoolArray, Labelled
 from compress.graph.network import Network
 from compress.graph.proof import TOLERANCE
-from compress.graph.run import random_feeds, run
-from compress.graph.surgery import prune, remove_channels
+from compress.graph.proof import prove as prove_pruned
+from compress.graph.reference import zeroed
+from compress.graph.run import Runnable, random_feeds
+from compress.graph.surgery import remove_channels
 from device_profiles.errors import BadInput, ParityFailed
+
+Array = NDArray[np.generic]
 
 SIZES: dict[type[nn.Module], tuple[str, ...]] = {  # the attributes that repeat the weight's sizes, axis by axis
     nn.Linear: ("out_features", "in_features"),
@@ -47,13 +53,13 @@ def prune_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, prove: b
 
     Raises:
         BadInput: `keep` does not fit the graph, or the module is not the one that was exported.
-        ParityFailed: The pruned module computes something else than the pruned network;
-            `compress.rigid.prune_where_flexible` finds out which channels its code does not let go.
+        ParityFailed: A proof failed, or the pruned module computes something else than the original with the same
+            channels zeroed; `compress.rigid.prune_where_flexible` finds out which channels its code does not let go.
     """
-    pruned = _sliced(module, graph, keep)
+    pruned = slice_module(module, graph, keep)
     if prove:
-        network = prune(graph.network, keep)
-        reason = _difference(pruned, network)
+        prove_pruned(graph, keep, remove_channels(graph, keep), remove_channels)
+        reason = difference(module, pruned, graph, keep)
         if reason is not None:
             raise ParityFailed(
                 f"{type(module).__name__} {reason} once it is pruned; its code computes with sizes of its own, so use "
@@ -62,14 +68,53 @@ def prune_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, prove: b
     return pruned
 
 
-def disagreement(module: nn.Module, graph: ChannelGraph, keep: Keep) -> str | None:
-    """Tell how a pruned module would differ from the pruned network; None if it would not."""
-    pruned = _sliced(module, graph, keep)
+def slice_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, share: bool = False) -> nn.Module:
+    """Return a smaller copy of a module, unproven.
+
+    Args:
+        module: The module that `graph.network` was exported from.
+        graph: The channel graph of the exported network.
+        keep: Channel set -> sorted indices of the channels that stay.
+        share: Let the copy use the module's own tensors where nothing is removed from them; it may only be looked at.
+
+    Raises:
+        BadInput: `keep` does not fit the graph, or the module is not the one that was exported.
+    """
+    alive = graph.alive(keep)
+    original = plain(module)
+    check_same(original, graph.network)
+    tensors: dict[int, object] = {}
+    for name, tensor in named_tensors(original).items():
+        labelled = labels_of(name, graph)
+        if labelled is not None and labelled.shape_after(alive) != labelled.shape:
+            tensors[id(tensor)] = _sliced(tensor, labelled, alive)
+        elif share:
+            tensors[id(tensor)] = tensor
+    pruned = copy.deepcopy(original, tensors)  # takes what it finds there in place of copies
+    for part in pruned.modules():
+        mend_attributes_(part)
+    _mend_unweighted_(pruned, graph.network)
+    return pruned
+
+
+def difference(module: nn.Module, pruned: nn.Module, graph: ChannelGraph, keep: Keep) -> str | None:
+    """Tell how a pruned module differs from the original with the removed channels zeroed; None if it does not."""
     try:
-        _run(pruned, graph.network)
-    except RUN_ERRORS as err:  # known without pruning the network, which takes longer
-        return _failure(err)
-    return _difference(pruned, remove_channels(graph, keep))
+        results = run_module(pruned, graph.network)
+    except RUN_ERRORS as err:
+        return failure(err)
+    reference = zeroed(graph, keep)
+    computed = any(name.endswith(FOLDED) for name in reference.weights)
+    current = {} if computed else _arrays(plain(module), reference.weights)
+    wanted = Runnable(reference.model, {**reference.weights, **current}).run(random_feeds(graph.network))
+    for (name, one), two in zip(wanted.items(), results, strict=True):
+        if one.shape != tuple(two.shape):
+            return f"makes output {name!r} of shape {tuple(two.shape)} in place of {one.shape}"
+        spread = float(one.max() - one.min()) or 1.0
+        error = float(np.abs(one - two.cpu().numpy()).max()) / spread
+        if not error <= TOLERANCE:
+            return f"computes output {name!r} {error:.1e} of its spread away from the original with channels zeroed"
+    return None
 
 
 def plain(module: nn.Module) -> nn.Module:
@@ -137,31 +182,19 @@ def with_weights(network: Network, tensors: Mapping[str, Tensor]) -> Network:
     return Network(model, batch=network.batch)
 
 
-def _sliced(module: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
-    alive = graph.alive(keep)
-    pruned = copy.deepcopy(plain(module))
-    _check_same(pruned, graph.network)
-    for name, tensor in named_tensors(pruned).items():
-        labelled = _labels_of(name, graph)
-        if labelled is not None and labelled.axes:
-            _slice_(tensor, labelled, alive)
-    for part in pruned.modules():
-        mend_attributes_(part)
-    _mend_unweighted_(pruned, graph.network)
-    return pruned
-
-
-def _labels_of(name: str, graph: ChannelGraph) -> Labelled | None:
+def labels_of(name: str, graph: ChannelGraph) -> Labelled | None:
     """Find a tensor's labels; a weight that the network holds standardised is sliced like the standardised one."""
     tensors, weights = graph.execution.tensors, graph.network.weights
     return next((tensors[known] for known in (name, folded_name(name)) if known in weights), None)
 
 
-def _slice_(tensor: Tensor, labelled: Labelled, alive: BoolArray) -> None:
-    data = labelled.take(tensor.detach().cpu().numpy(), alive)
-    if data.shape != tuple(tensor.shape):
-        tensor.data = torch.from_numpy(np.asarray(data, order="C")).to(tensor)
-        tensor.grad = None
+def _sliced(tensor: Tensor, labelled: Labelled, alive: BoolArray) -> Tensor:
+    data = np.asarray(labelled.take(tensor.detach().cpu().numpy(), alive), order="C")
+    left = torch.from_numpy(data).to(tensor)
+    if isinstance(tensor, nn.Parameter):
+        left = nn.Parameter(left, tensor.requires_grad)
+    vars(left).update(vars(tensor))
+    return left
 
 
 def _mend_convolution_(module: nn.modules.conv._ConvNd, shape: torch.Size) -> None:
@@ -174,6 +207,16 @@ def _mend_convolution_(module: nn.modules.conv._ConvNd, shape: torch.Size) -> No
 
 def _mend_unweighted_(module: nn.Module, network: Network) -> None:
     """Mend normalisations without weights, whose sizes show only when the module runs, in place."""
+    hooks = hook_unweighted_(module)
+    if hooks:
+        with contextlib.suppress(*RUN_ERRORS):  # a module that cannot run is found out by the comparison
+            run_module(module, network)
+    for hook in hooks:
+        hook.remove()
+
+
+def hook_unweighted_(module: nn.Module) -> list[RemovableHandle]:
+    """Make normalisations without weights take the sizes of what comes in, until the hooks are removed."""
 
     def mend(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(part, nn.LayerNorm | nn.RMSNorm):
@@ -183,15 +226,15 @@ def _mend_unweighted_(module: nn.Module, network: Network) -> None:
 
     kinds = (nn.LayerNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
     unweighted = [p for p in module.modules() if isinstance(p, kinds) and not named_tensors(p)]
-    hooks = [part.register_forward_pre_hook(mend) for part in unweighted]
-    if hooks:
-        with contextlib.suppress(*RUN_ERRORS):  # a module that cannot run is found out by the comparison
-            _run(module, network)
-    for hook in hooks:
-        hook.remove()
+    return [part.register_forward_pre_hook(mend) for part in unweighted]
 
 
-def _check_same(module: nn.Module, network: Network) -> None:
+def check_same(module: nn.Module, network: Network) -> None:
+    """Make sure that a module is the one a network was exported from.
+
+    Raises:
+        BadInput: They share no weight's name, or a weight's shape differs.
+    """
     tensors = named_tensors(module)
     shared = tensors.keys() & network.weights.keys()
     if not shared:
@@ -204,31 +247,19 @@ def _check_same(module: nn.Module, network: Network) -> None:
             )
 
 
-def _difference(pruned: nn.Module, network: Network) -> str | None:
-    """Run the pruned module and the pruned network, with the module's own weights in it, on one input."""
-    computed = any(name.endswith(FOLDED) for name in network.weights)
-    current = network if computed else with_weights(network, named_tensors(pruned))
-    wanted = run(current.model, random_feeds(network))
-    try:
-        results = _run(pruned, network)
-    except RUN_ERRORS as err:
-        return _failure(err)
-    for (name, one), two in zip(wanted.items(), results, strict=True):
-        if one.shape != tuple(two.shape):
-            return f"makes output {name!r} of shape {tuple(two.shape)} in place of {one.shape}"
-        spread = float(one.max() - one.min()) or 1.0
-        error = float(np.abs(one - two.cpu().numpy()).max()) / spread
-        if not error <= TOLERANCE:
-            return f"computes output {name!r} {error:.1e} of its spread away from the pruned network"
-    return None
+def _arrays(module: nn.Module, wanted: Mapping[str, object]) -> dict[str, Array]:
+    """Return a module's tensors of the wanted names as arrays that share their memory where that is possible."""
+    tensors = named_tensors(module)
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items() if name in wanted}
 
 
-def _failure(err: Exception) -> str:
+def failure(err: Exception) -> str:
+    """Say why a module does not run."""
     return f"does not run ({(str(err) or type(err).__name__).splitlines()[0][:120]})"
 
 
-def _run(module: nn.Module, network: Network) -> list[Tensor]:
-    """Run a module in eval mode on the random input of the proof."""
+def run_module(module: nn.Module, network: Network) -> list[Tensor]:
+    """Run a module in eval mode on the random input of the proof, and return its outputs in their order."""
     modes = {part: part.training for part in module.modules()}
     device = next(iter(named_tensors(module).values())).device
     feeds = [torch.from_numpy(feed).to(device) for feed in random_feeds(network).values()]
@@ -236,17 +267,18 @@ def _run(module: nn.Module, network: Network) -> list[Tensor]:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _flat(module(*feeds))
+            return flat(module(*feeds))
     finally:
         for part, training in modes.items():
             part.training = training
 
 
-def _flat(result: object) -> list[Tensor]:
+def flat(result: object) -> list[Tensor]:
+    """Return the tensors that a module returned, however they are nested, in their order."""
     if isinstance(result, Tensor):
         return [result]
     if isinstance(result, Mapping):
-        return [tensor for value in result.values() for tensor in _flat(value)]
+        return [tensor for value in result.values() for tensor in flat(value)]
     if isinstance(result, tuple | list):
-        return [tensor for value in result for tensor in _flat(value)]
+        return [tensor for value in result for tensor in flat(value)]
     return []

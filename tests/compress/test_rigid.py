@@ -20,10 +20,12 @@ RIGID = {
     "AttentionHand": {"i", "qkv", "qkv[2]"},
     "GroupedQuery": {"i", "q", "v"},
     "Rotary": {"q", "v"},
+    "LinearAttention": {"qkv", "qkv[2]", "g", "g[2]"},
     "Swin": {"i", "qkv", "qkv[2]"},
     "ResizeFlip": {"b[2]"},
     "PadChannels": {"b"},
     "IndexPerm": {"a"},
+    "IndexGrid": {"a", "a[2]"},
     "BlurPool": {"a"},
 }
 
