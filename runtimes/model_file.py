@@ -65,6 +65,14 @@ def is_large(model: onnx.ModelProto) -> bool:
     return sum(len(tensor.raw_data) for tensor in tensors) > LARGEST_BYTES
 
 
+def without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy everything of a model but its initializers."""
+    copied = onnx.ModelProto()
+    _copy_fields(model, copied, "graph")
+    _copy_fields(model.graph, copied.graph, "initializer")
+    return copied
+
+
 def take_apart(model: onnx.ModelProto, location: str) -> tuple[onnx.ModelProto, dict[str, TensorProto]]:
     """Copy a model without its weights.
 
@@ -75,9 +83,7 @@ def take_apart(model: onnx.ModelProto, location: str) -> tuple[onnx.ModelProto, 
     Returns:
         The copy, which says so of the larger initializers, and those by name: the model's own.
     """
-    light, apart = onnx.ModelProto(), {}
-    _copy_fields(model, light, "graph")
-    _copy_fields(model.graph, light.graph, "initializer")
+    light, apart = without_initializers(model), {}
     for tensor in model.graph.initializer:
         copied = light.graph.initializer.add()
         if tensor.HasField("raw_data") and math.prod(tensor.dims) >= SMALLEST_APART_ELEMENTS:

@@ -89,9 +89,9 @@ def remove_unused(graph: onnx.GraphProto) -> None:
             needed |= set(read_by(node))
     del graph.node[:]
     graph.node.extend(reversed(kept))
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    for position in reversed(range(len(graph.initializer))):  # one by one: to fill the list anew would copy all weights
+        if graph.initializer[position].name not in needed:
+            del graph.initializer[position]
 
 
 def read_by(node: onnx.NodeProto) -> list[str]:

@@ -18,6 +18,7 @@ from compress.graph.proof import prove as prove_pruned
 from compress.graph.rules.movement import slice_indices
 from compress.graph.rules.step import Step
 from device_profiles.errors import BadInput, ParityFailed
+from runtimes.model_file import without_initializers
 
 Array = NDArray[np.generic]
 
@@ -55,17 +56,16 @@ def remove_channels(graph: ChannelGraph, keep: Keep) -> Network:
     network = graph.network
     tensors = graph.execution.tensors
     _check_nothing_vanishes(graph, alive)
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    model = without_initializers(network.model)
     surgery = _Surgery(graph, alive)
     nodes = [rewritten for node in model.graph.node for rewritten in surgery.rewrite(node)]
     initializers = []
-    for tensor in model.graph.initializer:
+    for tensor in network.model.graph.initializer:
         data = network.weights[tensor.name]
         kept = tensors[tensor.name].take(data, alive)
         same = kept.shape == data.shape
         initializers.append(tensor if same else numpy_helper.from_array(np.asarray(kept, order="C"), tensor.name))
-    del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
+    del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(initializers)
     model.graph.initializer.extend(surgery.added)

@@ -16,7 +16,7 @@ from compress.export import deployable, export_module
 from compress.graph.analyse import analyse
 from compress.graph.batch import OpenBatch, find_growth, open_inputs, reopen_
 from compress.graph.choose import choose
-from compress.graph.network import Network
+from compress.graph.network import Network, check_open_batch
 from compress.graph.proof import prove_batches
 from compress.graph.surgery import prune
 from device_profiles.errors import BadInput, ParityFailed, UnsupportedModel
@@ -151,6 +151,14 @@ def test_what_is_shipped_has_an_open_batch_too(concrete: Network) -> None:
     shipped = deployable(pruned(concrete))
     assert dims(shipped.opened().graph.input[0]) == ["batch", 3, 4, 4]
     batches(shipped)
+
+
+def test_what_is_shipped_is_compared_at_other_batches(concrete: Network) -> None:
+    assert concrete.batch is not None
+    growth = {name: grown for name, grown in concrete.batch.growth.items() if len(grown) != 3}
+    wrong = Network(concrete.model, batch=OpenBatch("N", 1, concrete.batch.inputs, growth))
+    with pytest.raises(UnsupportedModel, match=r"with 3 samples: onnxruntime .* cannot run"):
+        check_open_batch(concrete.opened(), wrong)
 
 
 def test_a_pruning_that_is_wrong_for_other_batches_is_refused(concrete: Network) -> None:
