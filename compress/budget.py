@@ -29,6 +29,11 @@ class Budget:
         """What its network is called in the results: "sweep-2x", and "pruned" for the run's own."""
         return self.place.replace("/", "-") or "pruned"
 
+    @property
+    def swept(self) -> bool:
+        """Whether it is one of a sweep's."""
+        return self.place.startswith("sweep/")
+
     def step(self, name: str) -> str:
         """Name a step of the run that is taken for this budget alone."""
         return f"{name} {self.key}" if self.place else name

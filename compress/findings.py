@@ -9,19 +9,22 @@ from datetime import UTC, datetime
 import numpy as np
 from jaxtyping import UInt8
 
+from compress.budget import Budget
 from compress.cut import widths_of
-from compress.goals import judge_goals, promised_speedup
+from compress.goals import judge_goals, keeps_budget, promised_speedup
 from compress.graph.analyse import analyse
 from compress.graph.channels import Layer
 from compress.graph.count import macs
 from compress.hinge import find_hinge
 from compress.job import Job
+from compress.point import Point
+from compress.report.captions import runtime
+from compress.report.layers import LayerLatency, LayerPart, LayerResult
 from compress.report.results import (
-    LayerLatency,
-    LayerResult,
     Method,
     Metric,
     NetworkResult,
+    PointResult,
     ProofResult,
     Results,
     TargetResult,
@@ -43,7 +46,6 @@ def gather(job: Job, command: str) -> Results:
     recipe = job.recipe
     networks = tuple(_network(job, key) for key in job.candidates)
     targets = tuple(_target(job, target) for target in job.start.targets)
-    proof = job.point.proof
     partial = Results(
         name=recipe.name,
         title=recipe.title,
@@ -64,8 +66,7 @@ def gather(job: Job, command: str) -> Results:
         networks=networks,
         targets=targets,
         layers=tuple(_layer(job, layer) for layer in job.start.graph.layers),
-        # The numeric proof only exists once the label check has passed: a failure raises before.
-        proof=ProofResult(True, proof.max_error_of_spread, proof.tolerance, proof.removed_channels, proof.seconds),
+        proof=_proof(job.point),
         goals=(),
         pruning_error=job.point.pruning_error,
         trivial=_trivial(job),
@@ -75,13 +76,18 @@ def gather(job: Job, command: str) -> Results:
                 (job.start.baseline, "baseline"),
                 (job.point.condensed, "stage I: condense"),
                 (job.point.pruned, "stage II: fine-tune"),
+                (job.networks.get("retrained"), "same widths, new weights"),
                 (job.point.uniform, "uniform widths"),
                 (job.start.narrow, f"1/{NARROW} of the width"),
             )
             if trained is not None and trained.phase is not None
         ),
+        budget=str(recipe.budget),
+        rigid=_rigid(job),
     )
-    return dataclasses.replace(partial, goals=judge_goals(recipe, partial))
+    points = tuple(_point(job, budget, partial) for budget in recipe.further_budgets)
+    whole = dataclasses.replace(partial, points=points, steered_to=_steered_to(job, recipe.budget))
+    return dataclasses.replace(whole, goals=judge_goals(recipe, whole))
 
 
 def sample_images(job: Job) -> dict[str, UInt8[np.ndarray, "n h w 3"]]:
@@ -109,27 +115,71 @@ def _trivial(job: Job) -> Trivial | None:
 def _network(job: Job, key: str) -> NetworkResult:
     network = job.candidates[key].network
     first = job.recipe.baseline.steps if job.recipe.baseline else 0
-    label, steps = {
-        "baseline": ("Baseline", first),
-        "pruned": (job.settings.title, first + job.recipe.steps_after_baseline),
-        "uniform": ("Uniform widths, same latency", first + job.recipe.steps_after_baseline),
-        "quarter": (f"1/{NARROW} of the width", first),
-    }[key]
     qualities = np.asarray(job.quality_by_image(key))
     one_each = len(qualities) == len(job.start.task.held_out())  # a distance between sets is one number for all
     sets = np.array_split(qualities, HELD_OUT_SETS) if one_each and len(qualities) >= HELD_OUT_SETS else []
     return NetworkResult(
         key=key,
-        label=label,
+        label=_label(job, key),
         parameters=sum(parameter.numel() for parameter in job.candidates[key].module.parameters()),
         macs=macs(network),
         onnx_bytes=len(to_bytes(network.model)),
-        steps_trained=steps,
+        steps_trained=first if key in ("baseline", "quarter") else first + job.recipe.steps_after_baseline,
         quality=float(qualities.mean()),
         widths=_widths(job, key),
         quality_repeats=tuple(float(part.mean()) for part in sets),
         quality_by_image=tuple(qualities.tolist()) if one_each else (),
     )
+
+
+def _label(job: Job, key: str) -> str:
+    if key in job.further_points:
+        budget = job.further_points[key].budget
+        return str(budget) if budget.swept else f"For {runtime(_targets_of(job, budget)[0])} alone"
+    return {
+        "baseline": "Baseline",
+        "pruned": job.settings.title,
+        "retrained": "Same widths, from new weights",
+        "uniform": "Uniform widths, same latency",
+        "quarter": f"1/{NARROW} of the width",
+    }[key]
+
+
+def _targets_of(job: Job, budget: Budget) -> tuple[str, ...]:
+    return tuple(target.name for target in job.start.targets if target.runtime in budget.runtimes)
+
+
+def _point(job: Job, budget: Budget, results: Results) -> PointResult:
+    found, names = job.further_points.get(budget.key), _targets_of(job, budget)
+    note = found.out_of_reach if found else ""
+    key = "" if note else budget.key if found else "baseline"
+    writes = found and not note and (job.recipe.allow_slower or results.is_never_slower(key, names))
+    return PointResult(
+        key=key,
+        kind="sweep" if budget.swept else "target",
+        budget=str(budget),
+        targets=names,
+        kept=bool(key) and keeps_budget(budget, results, key),
+        folder=budget.place if writes else "",
+        note=note,
+        steered_to=_steered_to(job, budget),
+        proof=_proof(found) if found and not note else None,
+    )
+
+
+def _proof(point: Point) -> ProofResult:
+    # The numeric proof only exists once the label check has passed: a failure raises before.
+    proof = point.proof
+    return ProofResult(True, proof.max_error_of_spread, proof.tolerance, proof.removed_channels, proof.seconds)
+
+
+def _steered_to(job: Job, budget: Budget) -> str:
+    steered = job.steered_to(budget)
+    return "" if steered == budget or not job.settings.trains else str(steered)
+
+
+def _rigid(job: Job) -> dict[str, str]:
+    return {name: one.frozen for one in job.start.graph.sets.values() if one.frozen for name in one.producers}
 
 
 def _widths(job: Job, key: str) -> dict[str, int]:
@@ -157,6 +207,15 @@ def _layer(job: Job, layer: Layer) -> LayerResult:
         )
         for target in job.start.targets
     }
+    parts = {
+        target.name: LayerPart(
+            each["baseline"].get(layer.name, 0.0),
+            each["pruned"].get(layer.name, 0.0),
+            job.predicted_saving_ms(target, layer.name),
+        )
+        for target, each in job.layer_parts.items()
+        if each
+    }
     common = {
         "name": layer.name,
         "op": layer.op,
@@ -165,6 +224,7 @@ def _layer(job: Job, layer: Layer) -> LayerResult:
         "width_in_before": layer.in_channels,
         "width_in_after": widths[0],
         "latency_ms": latency,
+        "parts": parts,
     }
     if layer.out_set not in job.point.cut.keep:
         return LayerResult(**common)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from compress.budget import Budget
 from compress.recipe import Goals, Recipe
 from compress.report.results import Goal, Metric, Results, TargetResult
 from compress.report.wording import unit_of_change
@@ -25,6 +26,7 @@ def judge_goals(recipe: Recipe, results: Results) -> tuple[Goal, ...]:
         *speedups,
         _quality_goal(results, goals),
         *_learning_goals(results, goals),
+        *_point_goals(results),
         Goal(
             "runtimes agree with torch",
             f"within {parities[0].tolerance:g} of the outputs' spread",
@@ -45,6 +47,28 @@ def promised_speedup(recipe: Recipe) -> float | None:
     if recipe.goals.speedup is not None:
         return recipe.goals.speedup
     return round(recipe.speedup / NEAR_ENOUGH, 2) if recipe.speedup is not None else None
+
+
+def keeps_budget(budget: Budget, results: Results, key: str) -> bool:
+    """Whether a network was measured to keep a budget on all of its targets."""
+    least = budget.speedup / NEAR_ENOUGH if budget.speedup is not None else 1.0
+    by_runtime = {target.name.partition("-")[0]: target for target in results.targets}
+    return all(
+        by_runtime[name].networks[key].latency.ms <= budget.budget_ms.get(name, by_runtime[name].baseline_ms / least)
+        for name in budget.runtimes
+    )
+
+
+def _point_goals(results: Results) -> list[Goal]:
+    """Say how many of the further budgets were kept."""
+    found = []
+    for kind, what in (("sweep", "budgets of the sweep"), ("target", "a network for each target")):
+        points = [point for point in results.points if point.kind == kind]
+        if points:
+            kept = sum(point.kept for point in points)
+            goal = f"all {len(points)} within their budgets"
+            found.append(Goal(what, goal, f"{kept} of {len(points)}", kept == len(points)))
+    return found
 
 
 def _latency_goal(target: TargetResult, budget_ms: float | None, speedup: float | None) -> Goal:

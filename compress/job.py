@@ -20,11 +20,13 @@ from compress.report.results import TargetNetwork
 from compress.run_folder import RunFolder
 from compress.start import Start, Trained
 from compress.train.judge import run_in_chunks
-from compress.validate import Candidate, layer_latencies, validate
+from compress.validate import Candidate, layer_latencies, layer_parts, validate
+from device_profiles.predict import predict
 from device_profiles.target import Target
 from runtimes.progress import progress_bar
 
 VALIDATED = TypeAdapter(dict[str, TargetNetwork])
+USUAL_NETWORKS = 4  # that a recipe's measure_seconds are for; a run with more measures them for longer
 
 
 class Job:
@@ -40,21 +42,51 @@ class Job:
         self.folder = folder
         self.settings = recipe.settings()
         self.start = Start(recipe, folder)
+        self._condensed: dict[str, Condensed] = {}  # by the key of the budget that stage I was steered to
 
-    # 1. Stage I: the method shapes and scores the channels.
-
-    @cached_property
-    def condensed(self) -> Condensed:
-        """Let the method train on the baseline, if it trains, and score the channels."""
-        return self._condense("condense", self.rig)
+    # 1. What predicts and measures for each budget.
 
     @cached_property
+    def rigs(self) -> dict[str, Rig]:
+        """What predicts and measures, by the budgets' keys; a further one that the network as it is keeps has none."""
+        return {
+            budget.key: self.start.rig(budget)
+            for budget in (self.recipe.budget, *self.recipe.further_budgets)
+            if not budget.place or max(self.start.needed(budget).values()) > 1
+        }
+
+    @property
     def rig(self) -> Rig:
-        """What predicts and measures speedups for the run's own budget."""
-        return self.start.rig(self.recipe.budget)
+        """What predicts and measures for the run's own budget."""
+        return self.rigs["pruned"]
 
-    def _condense(self, name: str, rig: Rig) -> Condensed:
-        start, training = self.start, self.recipe.condense
+    # 2. Stage I: the method shapes and scores the channels.
+
+    def steered_to(self, budget: Budget) -> Budget:
+        """Return the budget that stage I is steered to where a network is made for `budget`."""
+        own, sweep = self.recipe.budget, self.recipe.sweep
+        if sweep is None:
+            return own
+        if sweep.condense == "per budget":
+            return budget if budget.swept else own
+        known = [each for each in (own, *self.recipe.further_budgets) if each.key in self.rigs]
+        return max((each for each in known if each == own or each.swept), key=lambda each: self.rigs[each.key].goal)
+
+    def condensed(self, budget: Budget) -> Condensed:
+        """Let the method train on the baseline, if it trains, and score the channels, once for all that share it.
+
+        The method's own choice of channels only counts for the budget that it was made for.
+        """
+        steered = self.steered_to(budget)
+        repeated = self.recipe.sweep is not None and self.recipe.sweep.condense == "per budget"
+        suffix = steered if repeated else self.recipe.budget
+        if steered.key not in self._condensed:
+            self._condensed[steered.key] = self._condense(steered, suffix)
+        found = self._condensed[steered.key]
+        return found if steered == budget else replace(found, chosen=None)
+
+    def _condense(self, budget: Budget, named: Budget) -> Condensed:
+        start, training, rig = self.start, self.recipe.condense, self.rigs[budget.key]
         module = copy.deepcopy(start.baseline.module)
         context = Context(
             module=module,
@@ -68,35 +100,45 @@ class Job:
             multiples=rig.multiples,
         )
         method: Method = self.settings.prepare(context)
-        phase = start.train(name, module, training, method.extras()).phase
-        with self.folder.timed("score the channels"):
+        phase = start.train(named.step("condense"), module, training, method.extras()).phase
+        with self.folder.timed(named.step("score the channels")):
             method.finish_()
             return Condensed(module, phase, method.scores(), method.keep())
 
-    # 2. A network for each budget.
+    # 3. A network for each budget.
 
     @cached_property
     def point(self) -> Point:
         """The network for the run's own budget."""
-        return self._point(self.recipe.budget, self.rig, self.condensed)
+        return self._point(self.recipe.budget)
 
-    def _point(self, budget: Budget, rig: Rig, condensed: Condensed) -> Point:
-        return Point(self.start, budget, rig, condensed)
+    @cached_property
+    def further_points(self) -> dict[str, Point]:
+        """The networks for the other budgets, by key; none for those that the network as it is keeps."""
+        return {budget.key: self._point(budget) for budget in self.recipe.further_budgets if budget.key in self.rigs}
 
-    # 3. The networks on the targets.
+    def _point(self, budget: Budget) -> Point:
+        return Point(self.start, budget, self.rigs[budget.key], self.condensed(budget))
+
+    # 4. The networks on the targets.
 
     @cached_property
     def networks(self) -> dict[str, Trained]:
         """Train every network of the run, by key."""
-        found = {"baseline": self.start.baseline, "pruned": self.point.pruned, "uniform": self.point.uniform}
+        found = {"baseline": self.start.baseline, "pruned": self.point.pruned}
+        if self.recipe.retrain:
+            found["retrained"] = self.point.retrained
+        found["uniform"] = self.point.uniform
         if self.start.narrow is not None:
             found["quarter"] = self.start.narrow
-        return found
+        return found | {key: point.pruned for key, point in self.further_points.items() if not point.out_of_reach}
 
     @cached_property
     def keeps(self) -> dict[str, Keep]:
         """What each network kept of the baseline; another network's widths are its own."""
-        return {"baseline": {}, "pruned": self.point.cut.keep, "uniform": self.point.uniform_cut.keep}
+        cuts = {"pruned": self.point.cut, "retrained": self.point.cut, "uniform": self.point.uniform_cut}
+        cuts |= {key: point.cut for key, point in self.further_points.items() if not point.out_of_reach}
+        return {"baseline": {}} | {key: cut.keep for key, cut in cuts.items() if key in self.networks}
 
     @cached_property
     def candidates(self) -> dict[str, Candidate]:
@@ -129,6 +171,26 @@ class Job:
             for target in self.start.targets
         }
 
+    @cached_property
+    def layer_parts(self) -> dict[Target, dict[str, dict[str, float]]]:
+        """Measure each layer inside the baseline and the pruned network, ms, by network and layer."""
+        networks = {key: self.candidates[key].network for key in ("baseline", "pruned")}
+
+        def compute(target: Target) -> dict[str, dict[str, float]]:
+            whole_ms = {key: self.validated[target][key].latency.ms for key in networks}
+            return layer_parts(networks, whole_ms, target)
+
+        return {
+            target: self.start.once(f"layers inside the network on {target.name}", lambda on=target: compute(on))
+            for target in self.start.targets
+        }
+
+    def predicted_saving_ms(self, target: Target, layer: str) -> float:
+        """Return what the profile says that cutting one layer alone saves: predictions are sums over the layers."""
+        widths = self.start.graph.layer_widths(widths_of(self.point.cut.keep))
+        profile = self.start.profiles[target]
+        return predict(profile, {}).ms - predict(profile, {layer: widths[layer]}).ms
+
     def quality_by_image(self, key: str) -> list[float]:
         """Return the held-out quality of one network, image by image."""
         task = self.start.task
@@ -138,7 +200,8 @@ class Job:
         def compute() -> Any:
             task = self.start.task
             predicted = {key: self.rig.predict_ms(target, widths_of(keep)) for key, keep in self.keeps.items() if keep}
-            found = validate(self.candidates, target, task, task.held_out(), self.recipe.measure_seconds)
+            seconds = self.recipe.measure_seconds * max(1.0, len(self.candidates) / USUAL_NETWORKS)
+            found = validate(self.candidates, target, task, task.held_out(), seconds)
             return VALIDATED.dump_python(
                 {key: replace(each, predicted_ms=predicted.get(key)) for key, each in found.items()}, mode="json"
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,12 +16,14 @@ from pydantic_core import to_jsonable_python
 from compress import findings
 from compress.job import Job
 from compress.model_folder import Origin, save_folder
-from compress.recipe import Overrides, read_recipe
+from compress.overrides import Overrides
+from compress.recipe import Recipe, read_recipe
 from compress.report.page import save_report
 from compress.report.results import Results
 from compress.report.store import RESULTS_FILE, load_results, save_results, save_samples
 from compress.run_folder import RunFolder
 from compress.train.processes import on_first
+from compress.weights import hash_weights
 from device_profiles.store import write_whole
 
 RUNS = Path("runs")
@@ -59,12 +62,22 @@ def compress(
     """
     recipe = read_recipe(recipe_path, overrides)
     path = output or RUNS / recipe.name
-    config = {"recipe": recipe.model_dump(mode="json"), "version": metadata.version("espalier")}
-    folder = RunFolder(path, config, restart=restart)
+    folder = RunFolder(path, on_first(lambda: configuration(recipe)), restart=restart)
     if not on_first((path / RESULTS_FILE).exists):
         _write(Job(recipe, folder), path, command)
     on_first(lambda: save_report(path))
     return Outcome(path, load_results(path))
+
+
+def configuration(recipe: Recipe) -> dict[str, Any]:
+    """Return everything that a run's results depend on, as JSON.
+
+    Raises:
+        BadInput: The file with the model's weights is missing or cannot be read.
+    """
+    found = {"recipe": recipe.model_dump(mode="json"), "version": metadata.version("espalier")}
+    weights = recipe.model.weights
+    return found if weights is None else found | {"weights file": hash_weights(weights)}
 
 
 def _write(job: Job, path: Path, command: str) -> None:
@@ -77,11 +90,22 @@ def _write(job: Job, path: Path, command: str) -> None:
     on_first(lambda: _save(job, results, samples, path))
 
 
+def _deployed(job: Job, results: Results) -> dict[str, str]:
+    """Return which networks are written, and where: what is slower than the original is not, unless it may be."""
+    own = {"pruned": "", "retrained": "retrained"}
+    found = {
+        key: place
+        for key, place in own.items()
+        if key in job.candidates and (job.recipe.allow_slower or results.is_never_slower(key))
+    }
+    return found | {point.key: point.folder for point in results.points if point.folder}
+
+
 def _save(job: Job, results: Results, samples: Mapping[str, UInt8[np.ndarray, "n h w 3"]], path: Path) -> None:
-    pruned = job.candidates["pruned"]
     origin = Origin(factory=job.recipe.model.factory, arguments=to_jsonable_python(job.start.model_arguments))
-    if results.never_slower or job.recipe.allow_slower:
-        save_folder(path, pruned.module, pruned.network, job.point.cut.keep, origin)
+    for key, place in _deployed(job, results).items():
+        found = job.candidates[key]
+        save_folder(path / place, found.module, found.network, job.keeps[key], origin)
     if samples:
         save_samples(samples, path)
     write_whole(path / ENVIRONMENT, json.dumps(results.environment, indent=1) + "\n")

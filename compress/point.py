@@ -20,6 +20,7 @@ from compress.start import Start, Trained
 from compress.surgery import named_tensors, prune_module, with_weights
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Teacher, Training
+from device_profiles.errors import BudgetInfeasible
 from runtimes.progress import progress_bar
 
 RANDOM_CUTS = 3
@@ -57,8 +58,24 @@ class Point:
     @cached_property
     def cut(self) -> Cut:
         """Cut as the method chose, or where that does not suffice, at the threshold that meets the budget."""
-        found = self.condensed
-        return Cut.from_json(self._once("cut", lambda: cut_scores(found.scores, found.chosen, self.rig).to_json()))
+        return Cut.from_json(self._found)
+
+    @property
+    def out_of_reach(self) -> str:
+        """Why no cut is fast enough; empty where one is. Only the run's own budget must be reached."""
+        return self._found.get("infeasible", "")
+
+    @cached_property
+    def _found(self) -> dict[str, Any]:
+        return self._once("cut", self._cut)
+
+    def _cut(self) -> dict[str, Any]:
+        try:
+            return cut_scores(self.condensed.scores, self.condensed.chosen, self.rig).to_json()
+        except BudgetInfeasible as error:
+            if not self.budget.place:
+                raise
+            return {"infeasible": str(error)}
 
     @cached_property
     def proof(self) -> Proof:
@@ -97,12 +114,24 @@ class Point:
 
         return PruningError(**self._once("judge the cut", compute))
 
-    # 2. Stage II, and the yardstick at the same latency.
+    # 2. Stage II, and the yardsticks: the same widths from new weights, and uniform widths at the same latency.
 
     @cached_property
     def pruned(self) -> Trained:
         """Recalibrate and fine-tune the pruned network."""
         return self._finetune("finetune", self.just_pruned, self.recipe.finetune)
+
+    @cached_property
+    def retrained(self) -> Trained:
+        """Train the found widths from new weights, for as many steps as the pruned network has behind it.
+
+        The weights are those of the kept channels in a new network of full width.
+        """
+        fresh = self.start.fresh(self.recipe.seed + 1)  # with the baseline's own first weights it was no new start
+        module = prune_module(fresh, self.start.graph, self.cut.keep, prove=False)
+        return self.start.train(
+            self.budget.step("retrain"), module, self.recipe.full_training, Extras(teacher=self._teacher())
+        )
 
     @cached_property
     def uniform_cut(self) -> Cut:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +15,7 @@ from compress.budget import Budget
 from compress.methods import METHODS
 from compress.methods.base import Settings
 from compress.models import MODELS
+from compress.overrides import Overrides
 from compress.tasks import TASKS
 from compress.train.loop import Training
 from device_profiles.errors import BadInput
@@ -85,6 +85,38 @@ class Goals(_Strict):
     narrow_penalty_percent: float | None = Field(None, ge=0)
 
 
+class Sweep(_Strict):
+    """A list of budgets, for each of which the run makes a network beside its own.
+
+    Attributes:
+        speedups: On the slowest of the targets; these or `budgets_ms`.
+        budgets_ms: Latencies by target.
+        condense: "once": stage I is steered to the most demanding budget, and all networks are cut from what comes of
+            it; "per budget": stage I is repeated for each.
+    """
+
+    speedups: tuple[Annotated[float, Field(gt=1)], ...] = ()
+    budgets_ms: tuple[Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)], ...] = ()
+    condense: Literal["once", "per budget"] = "once"
+
+    @model_validator(mode="after")
+    def _has_one_list(self) -> Self:
+        if bool(self.speedups) == bool(self.budgets_ms):
+            raise ValueError("give either speedups such as [1.5, 2, 3], or budgets_ms such as [{onnxruntime = 12}]")
+        budgets = self.speedups or self.budgets_ms
+        if any(budget in budgets[:place] for place, budget in enumerate(budgets)):
+            raise ValueError(f"the budgets (={list(budgets)}) name one twice; name each once")
+        return self
+
+    def budgets(self, runtimes: tuple[str, ...]) -> list[Budget]:
+        """Return the budgets, each for all of these targets."""
+        found = [Budget(runtimes, speedup, place=f"sweep/{speedup:.12g}x") for speedup in self.speedups]
+        for each in self.budgets_ms:
+            name = "-".join(f"{runtime}-{milliseconds:.12g}ms" for runtime, milliseconds in each.items())
+            found.append(Budget(runtimes, None, each, f"sweep/{name}"))
+        return found
+
+
 class Recipe(_Strict):
     """One run.
 
@@ -100,6 +132,9 @@ class Recipe(_Strict):
         speedup: What the cut is steered to on the slowest of the targets; this or `budget_ms`.
         budget_ms: The latency that the cut is steered to, by target; targets that are missing only have to become no
             slower.
+        sweep: Further budgets, and a network for each.
+        networks: "one" that fits all targets, or "one per target" beside it.
+        retrain: Whether to also train the found widths from new weights, for as many steps as all trainings together.
         allow_slower: Whether to write a model that is slower than the original on one of the targets.
         profile: How latencies of other widths are predicted: from layers "in context" of whole networks of random
             widths, the better way and the longer one, or from "isolated" layers.
@@ -122,6 +157,9 @@ class Recipe(_Strict):
     threads: int = Field(1, ge=1)
     speedup: float | None = Field(None, gt=1)
     budget_ms: dict[str, Annotated[float, Field(gt=0)]] = {}
+    sweep: Sweep | None = None
+    networks: Literal["one", "one per target"] = "one"
+    retrain: bool = False
     allow_slower: bool = False
     profile: Literal["in context", "isolated"] = "in context"
     profile_seconds: float = Field(12.0, gt=0)
@@ -138,26 +176,58 @@ class Recipe(_Strict):
             raise ValueError("there is nothing to start from; add [baseline] to train, or weights to [model]")
         if self.baseline is None and self.goals.narrow_penalty_percent is not None:
             raise ValueError("goals.narrow_penalty_percent trains a narrow network as [baseline] says; add that table")
+        if self.baseline is None and self.retrain:
+            raise ValueError("retrain trains new weights as [baseline] says; add that table")
         return self
 
     @model_validator(mode="after")
     def _has_each_target_once(self) -> Self:
         if len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets (={list(self.targets)}) names one twice; name each once")
+        if self.networks == "one per target" and len(self.targets) == 1:
+            raise ValueError("networks (='one per target') needs two targets or more; leave it out, or name another")
         return self
 
     @model_validator(mode="after")
     def _has_one_budget(self) -> Self:
         if (self.speedup is None) == (not self.budget_ms):
             raise ValueError("give either speedup or budget_ms, such as budget_ms = {onnxruntime = 12}")
-        if unknown := sorted(self.budget_ms.keys() - set(self.targets)):
-            raise ValueError(f"budget_ms names {unknown}, which are not among the targets {list(self.targets)}")
+        swept = self.sweep.budgets_ms if self.sweep else ()
+        for name, budget in (("budget_ms", self.budget_ms), *(("sweep.budgets_ms", each) for each in swept)):
+            if unknown := sorted(budget.keys() - set(self.targets)):
+                raise ValueError(f"{name} names {unknown}, which are not among the targets {list(self.targets)}")
         return self
 
     @property
     def budget(self) -> Budget:
         """What the run's own network is to reach, on all targets at once."""
         return Budget(self.targets, self.speedup, self.budget_ms)
+
+    @property
+    def further_budgets(self) -> tuple[Budget, ...]:
+        """What the run's other networks are to reach: those of the sweep, then each target's own.
+
+        A budget of the sweep that is the run's own needs no other network.
+        """
+        swept = self.sweep.budgets(self.targets) if self.sweep else []
+        own = [
+            Budget((name,), self.speedup, {k: v for k, v in self.budget_ms.items() if k == name}, f"targets/{name}")
+            for name in self.targets
+            if self.networks == "one per target"
+        ]
+        return (*(each for each in swept if replace(each, place="") != self.budget), *own)
+
+    @property
+    def full_training(self) -> Training:
+        """The baseline's training over the steps, and the minutes if all have some, of all trainings together."""
+        assert self.baseline is not None, "a recipe that retrains has a baseline's training"
+        parts = [each for each in (self.baseline, self.condense, self.finetune) if each is not None]
+        minutes = [each.minutes for each in parts if each.minutes is not None]
+        return replace(
+            self.baseline,
+            steps=sum(each.steps for each in parts),
+            minutes=sum(minutes) if len(minutes) == len(parts) else None,
+        )
 
     @property
     def steps_after_baseline(self) -> int:
@@ -175,34 +245,6 @@ class Recipe(_Strict):
     def chosen_targets(self) -> tuple[Target, ...]:
         """Return the targets that the result is measured on."""
         return tuple(Target(name, RUNTIMES[name].device, threads=self.threads) for name in self.targets)
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What the command line says in place of the recipe; None leaves the recipe's own.
-
-    Attributes:
-        data: Where the task's data lie: task.folder.
-        speedup: Replaces speedup and budget_ms.
-        budget_ms: Replaces speedup and budget_ms.
-    """
-
-    data: Path | None = None
-    speedup: float | None = None
-    budget_ms: Mapping[str, float] | None = None
-
-    def apply(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Return a recipe's content with these in place."""
-        if self.data is not None and isinstance(content.get("task"), dict):
-            content = content | {"task": content["task"] | {"folder": str(self.data)}}
-        if self.speedup is not None or self.budget_ms:
-            content = {key: value for key, value in content.items() if key not in ("speedup", "budget_ms")}
-            content |= {"speedup": self.speedup} if self.speedup is not None else {}
-            content |= {"budget_ms": dict(self.budget_ms)} if self.budget_ms else {}
-            goals = content.get("goals")
-            if isinstance(goals, dict):  # the recipe's promise was about the recipe's own speedup
-                content["goals"] = {key: value for key, value in goals.items() if key != "speedup"}
-        return content
 
 
 def read_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:

@@ -43,16 +43,18 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise BadInput(f"output (={path}) is a file; name a folder")
         found = path / CONFIG
-        if path.is_dir() and any(path.iterdir()) and _keys(found) != config.keys():
+        if path.is_dir() and any(path.iterdir()) and not _may_be(_keys(found), config.keys()):
             raise BadInput(f"{path} is not empty and no run's folder; name another one")
         for part in path.rglob(".*.part"):  # what a killed run was writing; nobody reads it
             part.unlink()
         if found.exists() and (restart or not self._holds_steps()):
             shutil.rmtree(path)
         elif found.exists() and found.read_text("utf-8") != text:
+            stored = json.loads(found.read_bytes())
+            changed = " and ".join(key for key in {**config, **stored} if stored.get(key) != config.get(key))
             raise BadInput(
-                f"{path} holds a run with another recipe or version; add --restart to replace it, or name another "
-                "folder with --output"
+                f"{path} holds a run with another {changed}; add --restart to replace it, or name another folder with "
+                "--output"
             )
         write_whole(path / CONFIG, text)
 
@@ -92,6 +94,11 @@ class RunFolder:
     @property
     def _seconds_path(self) -> Path:
         return self.path / WORK / "seconds.json"
+
+
+def _may_be(found: Set[str] | None, wanted: Set[str]) -> bool:
+    """Whether a configuration is a run's, by its entries' names: some runs have one entry more than others."""
+    return found is not None and (found <= wanted or found >= wanted)
 
 
 def _keys(config: Path) -> Set[str] | None:

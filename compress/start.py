@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from compress.arguments import build, check_arguments, find_callable
+from compress.balanced import keep_counts
 from compress.budget import Budget
 from compress.cut import Rig
 from compress.export import deployable, export_module
@@ -20,6 +22,7 @@ from compress.models import import_callable
 from compress.profiling import Profiling
 from compress.recipe import Recipe
 from compress.report.results import Metric, Phase
+from compress.rigid import rigid_sets
 from compress.run_folder import RunFolder
 from compress.scores import Scores, producers, set_norms
 from compress.tasks import TASKS
@@ -74,9 +77,9 @@ class Start:
         model = self.recipe.model
         return check_arguments(import_callable(model.factory), model.factory_arguments, "model")
 
-    def fresh(self, **arguments: Any) -> nn.Module:
-        """Build the network with new weights, always the same; `arguments` replace those of the recipe."""
-        torch.manual_seed(self.recipe.seed)
+    def fresh(self, seed: int, **arguments: Any) -> nn.Module:
+        """Build the network with new weights; `arguments` replace those of the recipe."""
+        torch.manual_seed(seed)
         model = self.recipe.model
         module = build(import_callable(model.factory), self.model_arguments | arguments, "model")
         if not isinstance(module, nn.Module):
@@ -86,11 +89,11 @@ class Start:
     @cached_property
     def baseline(self) -> Trained:
         """Build the network that is to become faster, with its weights if it has any, and train it."""
-        module = self.fresh()
+        module = self.fresh(self.recipe.seed)
         if self.recipe.model.weights is not None:
             load_weights_(module, self.recipe.model.weights)
-        if self.recipe.baseline is not None:
-            producers(self._analysed(module), module)  # what cannot be pruned is found out before it is trained
+        if self.recipe.baseline is not None and not self.folder.checkpoint("baseline").exists():
+            self._check_prunable(module)  # before it is trained
         return self.train("baseline", module, self.recipe.baseline)
 
     @cached_property
@@ -99,7 +102,7 @@ class Start:
         if self.recipe.goals.narrow_penalty_percent is None:
             return None
         width = max(1, self.model_arguments["width"] // NARROW)
-        return self.train("quarter", self.fresh(width=width), self.recipe.baseline)
+        return self.train("quarter", self.fresh(self.recipe.seed, width=width), self.recipe.baseline)
 
     @cached_property
     def trivial_quality(self) -> float | None:
@@ -113,9 +116,12 @@ class Start:
 
     @cached_property
     def graph(self) -> ChannelGraph:
-        """Export the baseline and find its channel graph."""
+        """Export the baseline and find its channel graph, with what its code does not let go frozen."""
+        module = self.baseline.module
         with self.folder.timed("export and analyse"):
-            return self._analysed(self.baseline.module)
+            graph = analyse(export_module(module, self.example))
+            rigid = self.folder.once("rigid channels", lambda: rigid_in_half(module, graph))
+            return self._prunable(analyse(graph.network, frozen=rigid) if rigid else graph)
 
     @cached_property
     def norms(self) -> Scores:
@@ -142,14 +148,22 @@ class Start:
                 shares[name] = shares.get(name, 0.0) + milliseconds / total / len(self.profiles)
         return shares
 
+    def needed(self, budget: Budget) -> dict[Target, float]:
+        """Return how much faster a budget asks the network to become, by target."""
+        return {
+            target: budget.needed_speedup(target, profile.end_to_end.ms)
+            for target, profile in self.profiles.items()
+            if target.runtime in budget.runtimes
+        }
+
     def rig(self, budget: Budget) -> Rig:
         """Return what predicts and measures speedups for a budget.
 
         Raises:
             BadInput: The network as it is keeps the budget.
         """
-        profiles = {target: each for target, each in self.profiles.items() if target.runtime in budget.runtimes}
-        needed = {target: budget.needed_speedup(target, each.end_to_end.ms) for target, each in profiles.items()}
+        needed = self.needed(budget)
+        profiles = {target: self.profiles[target] for target in needed}
         return Rig(self.graph, profiles, needed, self.recipe.measure_seconds / 3)
 
     # What steps are made of.
@@ -173,12 +187,19 @@ class Start:
         """Judge a network on the held-out data."""
         return judge(module, self.task, self.task.held_out()).mean().item()
 
-    def _analysed(self, module: nn.Module) -> ChannelGraph:
-        graph = analyse(export_module(module, self.example))
+    def _check_prunable(self, module: nn.Module) -> None:
+        graph = self._prunable(analyse(export_module(module, self.example)))
+        rigid = rigid_in_half(module, graph)
+        self._prunable(analyse(graph.network, frozen=rigid))
+        producers(graph, module)
+
+    def _prunable(self, graph: ChannelGraph) -> ChannelGraph:
         if not graph.prunable:
+            reasons = [f"; {one.name!r} {one.frozen}" for one in graph.sets.values() if one.frozen]
             raise BadInput(
                 f"model (={self.recipe.model.name!r}) has no channels that can be removed: what its "
-                f"{len(graph.layers)} layers make is the network's output or fixed; give a network with inner channels"
+                f"{len(graph.layers)} layers make is the network's output or fixed{''.join(reasons[:1])}; give a "
+                "network with inner channels"
             )
         return graph
 
@@ -195,6 +216,14 @@ class Start:
         profile = load_profile(path)
         profile.check_matches(target=target, environment=read_environment())
         return profile
+
+
+def rigid_in_half(module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
+    """Return the channel sets that a module's code does not let go, with the reasons, as half of all channels show."""
+    generator = np.random.default_rng(0)
+    scores = {one.name: generator.random(one.width) for one in graph.prunable}
+    half = keep_counts(graph, scores, {one.name: one.width // 2 for one in graph.prunable})
+    return rigid_sets(module, graph, half)
 
 
 def _task(recipe: Recipe) -> Task:

@@ -15,8 +15,9 @@ from compress.report.results import ParityResult, TargetNetwork
 from compress.tasks.base import Batch, Task
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
-from runtimes.base import Session, open_session
+from runtimes.base import Session, open_session, time_operators, times_operators
 from runtimes.feeds import random_feeds
+from runtimes.operators import attribute, hosts, merge
 from runtimes.parity import TOLERANCES, compare
 from runtimes.profiler import carve_for
 from runtimes.progress import progress_bar
@@ -112,6 +113,32 @@ def layer_latencies(networks: Mapping[str, Network], target: Target, seconds: fl
         with _seconds_bar(f"time the layers on {target.name}", seconds) as show:
             measured = measure(calls, clock=clock, groups=list(groups.values()), effort=effort, after_round=show)
     return {key: {layer: measured[name].ms for name, layer in group.items()} for key, group in groups.items()}
+
+
+def layer_parts(
+    networks: Mapping[str, Network], whole_ms: Mapping[str, float], target: Target
+) -> dict[str, dict[str, float]]:
+    """Ask the runtime's own profiler what every layer takes inside networks that have the same layers.
+
+    Args:
+        networks: As they are deployed.
+        whole_ms: What each of them takes, ms.
+        target: Where to run.
+
+    Returns:
+        Key -> layer -> its part of the latency, ms; layers that the runtime computes together with others have none.
+        Empty where the runtime's profiler is not read.
+    """
+    if not times_operators(target):
+        return {}
+    times = {
+        key: attribute(time_operators(network.model, target), network.model)
+        for key, network in progress_bar(networks.items(), f"time operators on {target.name}", "networks")
+    }
+    together = hosts(list(times.values()))
+    merged = {key: merge(each, together) for key, each in times.items()}
+    scales = {key: whole_ms[key] / sum(each.values()) for key, each in merged.items()}
+    return {key: {layer: ms * scales[key] for layer, ms in each.items()} for key, each in merged.items()}
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -15,6 +16,21 @@ from device_profiles.errors import BadInput
 # What is no state dict ends torch's unpickler in many ways.
 READ_ERRORS = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError)
 READ_ERRORS += (TypeError, AttributeError)
+
+
+def hash_weights(path: Path) -> str:
+    """Return the SHA-256 of a file of weights: a run that goes on with others would mix two networks.
+
+    Raises:
+        BadInput: There is no such file, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise BadInput(f"weights (={path}): there is no such file") from error
+    except OSError as error:
+        raise BadInput(f"weights (={path}) cannot be read ({error.strerror}); give a .safetensors file") from error
 
 
 def load_weights_(module: nn.Module, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Rebuild the report of finished runs, and compare them.
 
 Writes report.html and summary.json into each run's folder from what the run left there (results.json, profiles/*.json,
-samples.npz), and prints one line per target and run. Nothing is measured or trained again.
+samples.npz), and prints one line per target and run, and the networks that a run made for further budgets. Nothing is
+measured or trained again.
 
 Example:
     python tools/benchmark_report.py runs/demo
@@ -15,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from compress.report.comparison import comparison
+from compress.report.comparison import budgets, comparison
 from compress.report.page import load_run, save_report
 from compress.report.summary import summary
 from tools.command_line import run
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps({str(folder): summary(results) for folder, results in runs.items()}, indent=1))
     else:
         print(comparison({str(folder): results for folder, results in runs.items()}))
+        for folder, results in runs.items():
+            if table := budgets(results):
+                print(f"\n{folder}\n{table}")
     return 0
 
 

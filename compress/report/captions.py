@@ -111,7 +111,7 @@ def cuts(results: Results) -> str:
     steered = [layer for layer in judged if layer.cut_by == "threshold"]
     whole = [layer for layer in judged if layer.cut_by == "nothing"]
     dead = [layer.name for layer in judged if layer.dead]
-    frozen = [layer.name for layer in layers if not layer.curve_after]
+    frozen = [layer.name for layer in layers if not layer.curve_after and layer.name not in results.rigid]
     sentences = [_choices(results, len(hinged), len(judged))]
     if steered:
         sentences.append(f"The threshold steered to the target latency made the cut in {len(steered)}")
@@ -129,6 +129,12 @@ def cuts(results: Results) -> str:
     if frozen:
         sentences.append(
             f"{wording.listed(frozen)} cannot be cut: {_its(frozen)} channels are the network's output or fixed"
+        )
+    if results.rigid:
+        first, reason = next(iter(results.rigid.items()))
+        sentences.append(
+            f"The code of the network does not let channels of {wording.listed(list(results.rigid))} go: with half of "
+            f"those of {first}, it {reason}"
         )
     return ". ".join(sentences) + "."
 
@@ -202,7 +208,7 @@ def _unsettled(results: Results, target: TargetResult) -> str:
     """Name the networks whose latency did not settle and say what that means; empty if all did."""
     ran = [
         (network.label, target.networks[network.key].latency)
-        for network in results.networks
+        for network in results.own_networks
         if network.key in target.networks
     ]
     loose = [(label, latency) for label, latency in ran if not latency.stable]

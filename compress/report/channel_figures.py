@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from compress.report import wording
-from compress.report.results import LayerResult, PruningError
+from compress.report.layers import LayerResult
+from compress.report.results import PruningError
 from compress.report.svg import Canvas, Scale, span
 
 CUTS = {"hinge": "cut where the method chose", "threshold": "cut by the threshold", "nothing": "all kept"}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from compress.report import wording
+from compress.report.points import Row, sweep_rows, target_rows
 from compress.report.results import Results, TargetResult
 
 HEADINGS = ("target", "run", "baseline, ms", "pruned, ms", "speedup", "quality", "parameters, %", "goals")
+
+BUDGET_HEADINGS = ("target", "budget", "ms", "speedup", "quality", "model")
 
 
 def comparison(runs: Mapping[str, Results]) -> str:
@@ -19,6 +22,31 @@ def comparison(runs: Mapping[str, Results]) -> str:
     found = [(target, name, results) for name, results in runs.items() for target in results.targets]
     found.sort(key=lambda line: (line[0].name, line[0].pruned_ms))
     return aligned([HEADINGS, *(_line(*line) for line in found)])
+
+
+def budgets(results: Results) -> str:
+    """Return a table of the networks for further budgets, one line per network and target; empty without any."""
+    if not results.points:
+        return ""
+    rows: list[tuple[str, ...]] = [BUDGET_HEADINGS]
+    for kind, found in (("sweep", sweep_rows), ("target", target_rows)):
+        if any(point.kind == kind for point in results.points):
+            rows += [_budget_line(results, target, row) for target in results.targets for row in found(results)]
+    return aligned(list(dict.fromkeys(rows)))
+
+
+def _budget_line(results: Results, target: TargetResult, row: Row) -> tuple[str, ...]:
+    if row.network is None:
+        return (target.name, row.name, "-", "-", "-", row.remark)
+    ran = target.networks[row.network.key].latency
+    return (
+        target.name,
+        row.name,
+        wording.ms(ran.ms) + ("" if ran.stable else "~"),
+        f"{wording.significant(target.baseline_ms / ran.ms, 3)}x",
+        f"{wording.significant(row.network.quality, 4)} {results.metric.unit}".rstrip(),
+        row.remark or row.folder,
+    )
 
 
 def _line(target: TargetResult, name: str, results: Results) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from compress.report import wording
 from compress.report.labels import Box, box_around, place_label
-from compress.report.results import LayerResult, Metric, NetworkResult, TargetResult
+from compress.report.layers import LayerResult
+from compress.report.results import Metric, NetworkResult, TargetResult
 from compress.report.svg import Canvas, Point, Scale, span, text_width
 
 SHAPES = {"baseline": "circle", "pruned": "diamond", "uniform": "square", "quarter": "triangle"}
@@ -61,10 +62,18 @@ class _Mark:
         return across, box_around((x, self.upright[0]), (x, self.upright[1]), 2)
 
 
-def quality_against_latency(networks: Sequence[NetworkResult], target: TargetResult, metric: Metric) -> Markup:
+def quality_against_latency(
+    networks: Sequence[NetworkResult], target: TargetResult, metric: Metric, joined: Sequence[str] = ()
+) -> Markup:
     """Draw every network that ran on a target: latency across, held-out quality up, both with their spread.
 
     The latency's bar reaches from its headline to the 90 % quantile, the quality's over its repeats.
+
+    Args:
+        networks: Those that did not run on the target are left out.
+        target: Where they ran.
+        metric: What their quality is.
+        joined: Keys of networks that a line joins, in this order: a front.
     """
     ran = [network for network in networks if network.key in target.networks]
     canvas = Canvas(440, 310)
@@ -80,6 +89,8 @@ def quality_against_latency(networks: Sequence[NetworkResult], target: TargetRes
             for start, end in (((left, mark.at[1]), (right, mark.at[1])), ((mark.at[0], bottom), (mark.at[0], 28))):
                 canvas.line(start, end, "reference")
                 lines.append(box_around(start, end, 1))
+    places = {mark.network.key: mark.at for mark in marks}
+    canvas.path([places[key] for key in joined], "line s-other")
     for mark in marks:
         key = style(mark.network.key)
         canvas.line((mark.across[0], mark.at[1]), (mark.across[1], mark.at[1]), f"whisker s-{key}")

@@ -15,13 +15,16 @@ from compress.report import (
     captions,
     channel_figures,
     latency_figures,
+    layer_table,
+    points,
     training_figures,
     width_captions,
     width_figures,
     wording,
 )
+from compress.report.layers import LayerResult
 from compress.report.pictures import Images, gallery
-from compress.report.results import LayerResult, NetworkResult, Results
+from compress.report.results import NetworkResult, Results
 from compress.report.store import load_results, load_samples
 from compress.report.summary import save_summary
 from device_profiles.profile import DeviceProfile
@@ -74,6 +77,19 @@ def load_run(folder: Path) -> Run:
     return Run(load_results(folder), profiles, load_samples(folder))
 
 
+def fronts(results: Results) -> dict[str, Markup]:
+    """Return each target's front of quality against latency; empty where the run had no sweep."""
+    if not any(point.kind == "sweep" for point in results.points):
+        return {}
+    networks = points.swept_networks(results)
+    return {
+        target.name: latency_figures.quality_against_latency(
+            networks, target, results.metric, [network.key for network in points.front(results, target, networks)]
+        )
+        for target in results.targets
+    }
+
+
 def save_report(folder: Path) -> Path:
     """Write `report.html` and `summary.json` into a finished run's folder and return the report's path.
 
@@ -122,9 +138,14 @@ def render(run: Run) -> str:
         profiles=run.profiles,
         channel_costs=width_captions.channel_costs(results.layers, run.profiles),
         scatter={
-            target.name: latency_figures.quality_against_latency(results.networks, target, results.metric)
+            target.name: latency_figures.quality_against_latency(results.own_networks, target, results.metric)
             for target in results.targets
         },
+        fronts=fronts(results),
+        points=points,
+        parts=layer_table.layers_with_parts(results),
+        totals=layer_table.totals(results),
+        layer_table=layer_table,
         cut_error=results.pruning_error
         and channel_figures.error_around_the_cut(results.pruning_error, wording.with_unit(results.metric)),
         training=[

@@ -6,7 +6,7 @@ and the summary are functions of it, the profiles and the sample images alone, s
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -14,10 +14,9 @@ from pydantic import BeforeValidator, ConfigDict, JsonValue, PlainSerializer
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
+from compress.report.layers import LayerResult
 from device_profiles.json_form import from_json, to_json
 from device_profiles.measurement import Measurement
-
-LARGEST_GAP = 1e9  # a gap above norms that are exactly zero is infinite, which JSON cannot hold
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -29,7 +28,6 @@ def _measured(value: object) -> Measurement:
 _Measured = Annotated[Measurement, BeforeValidator(_measured), PlainSerializer(to_json)]
 # Nested settings in the form they have in JSON, whatever they are made of: dataclasses, tuples, paths.
 _Settings = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
-_Gap = Annotated[float, BeforeValidator(lambda gap: min(gap, LARGEST_GAP))]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -134,48 +132,6 @@ class TargetResult:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class LayerLatency:
-    """One layer run by itself on one target, at its width before and after pruning."""
-
-    before_ms: float
-    after_ms: float
-
-
-@dataclass(frozen=True, config=_STRICT)
-class LayerResult:
-    """One weighted layer: its widths, its sorted channel curves and where they were cut.
-
-    The curves are the method's scores, largest first; where these are norms, the baseline's norms stand beside them. A
-    layer whose channels cannot be pruned has no curves.
-    """
-
-    name: str
-    op: str
-    width_before: int
-    width_after: int
-    width_in_before: int
-    width_in_after: int
-    curve_before: tuple[float, ...] = ()  # of the baseline
-    curve_after: tuple[float, ...] = ()  # of the condensed network: what was cut
-    kept: tuple[int, ...] = ()  # ranks along curve_after that were kept; empty: the first width_after
-    hinge: int | None = None  # channels that the method itself keeps: above the hinge; None: it makes no choice here
-    gap: _Gap | None = None  # largest ratio between neighbours of curve_after, hinge or not; DECIG only
-    threshold: float | None = None  # the score below which channels were cut, where a threshold made the cut
-    dead: bool = False  # every channel of the condensed network is near zero
-    latency_ms: dict[str, LayerLatency] = field(default_factory=dict)  # by target name
-
-    @property
-    def cut_by(self) -> Literal["hinge", "threshold", "nothing"]:
-        """What decided the width: the method's own choice (rounded up), a threshold steered to the goal, or nothing."""
-        if self.width_after == self.width_before:
-            return "nothing"
-        if self.hinge is None or self.hinge > self.width_after:
-            return "threshold"
-        weakest_above_hinge = self.curve_after[self.hinge - 1] if self.curve_after else math.inf
-        return "threshold" if self.threshold is not None and weakest_above_hinge <= self.threshold else "hinge"
-
-
-@dataclass(frozen=True, config=_STRICT)
 class ProofResult:
     """Removing channels equals zeroing them: the label check and the numeric check in ONNX Runtime."""
 
@@ -230,6 +186,21 @@ class Goal:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class PointResult:
+    """Another budget than the run's own, and the network that was made for it."""
+
+    key: str  # of its network; "baseline" where that keeps the budget, and empty where it is out of reach
+    kind: Literal["sweep", "target"]
+    budget: str  # in words: "2 times as fast"
+    targets: tuple[str, ...]  # that it is for, by name
+    kept: bool  # whether it was measured to keep the budget on all of them
+    folder: str  # of its model, inside the run's; empty where none was written
+    note: str = ""  # why it is out of reach
+    steered_to: str = ""  # the budget that stage I was steered to, where it is another one
+    proof: ProofResult | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Results:
     """Everything a run found."""
 
@@ -251,6 +222,10 @@ class Results:
     pruning_error: PruningError | None = None
     trivial: Trivial | None = None
     history: tuple[Phase, ...] = ()
+    budget: str = ""  # the run's own, in words
+    points: tuple[PointResult, ...] = ()
+    steered_to: str = ""  # the budget that stage I was steered to, where it is another one than the run's own
+    rigid: dict[str, str] = field(default_factory=dict)  # layer -> why the module's code does not let its channels go
 
     def __post_init__(self) -> None:
         """Check that what refers to a network or a target finds it."""
@@ -265,6 +240,8 @@ class Results:
                     f"target {target.name!r} ran {sorted(target.networks)}; allowed are {sorted(keys)}, and baseline "
                     "and pruned must be there"
                 )
+        if strange := {point.key for point in self.points} - keys - {""}:
+            raise ValueError(f"points name {sorted(strange)}, which are none of the networks {sorted(keys)}")
         names = {target.name for target in self.targets}
         for layer in self.layers:
             if not set(layer.latency_ms) <= names:
@@ -278,7 +255,21 @@ class Results:
     @property
     def never_slower(self) -> bool:
         """Whether the pruned network is at least as fast as the baseline on every target."""
-        return all(target.speedup >= 1 for target in self.targets)
+        return self.is_never_slower("pruned")
+
+    def is_never_slower(self, key: str, targets: Collection[str] | None = None) -> bool:
+        """Whether a network is at least as fast as the baseline on every target, or on those that are named."""
+        return all(
+            target.networks[key].latency.ms <= target.baseline_ms
+            for target in self.targets
+            if targets is None or target.name in targets
+        )
+
+    @property
+    def own_networks(self) -> tuple[NetworkResult, ...]:
+        """The networks that are not for further budgets: the run's own, and what it is compared with."""
+        further = {point.key for point in self.points} - {"baseline"}
+        return tuple(network for network in self.networks if network.key not in further)
 
     @property
     def baseline(self) -> NetworkResult:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compress.report.results import NetworkResult, Results, TargetNetwork, TargetResult
+from compress.report.results import NetworkResult, PointResult, Results, TargetNetwork, TargetResult
 from device_profiles.store import write_whole
 
 SUMMARY_FILE = "summary.json"
@@ -17,7 +17,8 @@ SCHEMA = 1
 def summary(results: Results) -> dict[str, Any]:
     """Return the numbers a script needs: targets, quality, parameters, goals and whether all of them were reached.
 
-    `targets`, `quality` and `parameters` compare the baseline with the pruned network; `networks` has every network.
+    `targets`, `quality` and `parameters` compare the baseline with the pruned network; `networks` has every network,
+    and `points` says which of them were made for further budgets.
     """
     baseline, pruned = results.baseline, results.pruned
     change = 100.0 * (pruned.quality - baseline.quality) / abs(baseline.quality) if baseline.quality else None
@@ -40,6 +41,7 @@ def summary(results: Results) -> dict[str, Any]:
         "macs": {"baseline": baseline.macs, "pruned": pruned.macs},
         "onnx_bytes": {"baseline": baseline.onnx_bytes, "pruned": pruned.onnx_bytes},
         "networks": {network.key: _network(network) for network in results.networks},
+        "points": [_point(point) for point in results.points],
         "hinges": sum(layer.hinge is not None for layer in results.layers),
         "proof_passed": results.proof.passed,
         "goals": [
@@ -71,6 +73,18 @@ def _on_target(network: TargetNetwork) -> dict[str, Any]:
         "predicted_ms": network.predicted_ms,
         "quality": network.quality,
         "parity_passed": network.parity.passed if network.parity else None,
+    }
+
+
+def _point(point: PointResult) -> dict[str, Any]:
+    return {
+        "kind": point.kind,
+        "budget": point.budget,
+        "targets": list(point.targets),
+        "network": point.key or None,
+        "kept": point.kept,
+        "folder": point.folder or None,
+        "note": point.note,
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from compress.report import wording
 from compress.report.captions import SAME_LATENCY, runtime
-from compress.report.results import LayerResult
+from compress.report.layers import LayerResult
 from device_profiles.profile import DeviceProfile
 from device_profiles.steps import Axis, StepProbe
 

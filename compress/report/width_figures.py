@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from compress.report import wording
-from compress.report.results import LayerResult
+from compress.report.layers import LayerResult
 from compress.report.svg import Canvas, Point, Scale, span
 from device_profiles.profile import DeviceProfile, LayerProfile
 from device_profiles.steps import Axis, StepProbe

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from compress.recipe import Overrides, read_recipe
+from compress.overrides import Overrides
+from compress.recipe import read_recipe
 from device_profiles.errors import BadInput
 
 DEMO = Path(__file__).parents[2] / "tools" / "recipes" / "demo.toml"
@@ -44,6 +46,12 @@ def test_the_bundled_recipe_is_valid_and_names_both_cpu_targets():
         ("speedup = 2.4", "budget_ms = {tflite = 3}", r"budget_ms names \['tflite'\]"),
         ("speedup = 2.4", "budget_ms = {openvino = 0}", r"budget_ms\.openvino \(=0\).*greater than 0"),
         ('name = "decig"', 'name = "magic"', r"method\.name \(='magic'\) is not bundled; bundled are decig"),
+        ("[baseline]", "[sweep]\nspeedups = [2, 1]\n[baseline]", r"sweep\.speedups\.1 \(=1\).*greater than 1"),
+        ("[baseline]", "[sweep]\nspeedups = [2, 3, 2]\n[baseline]", r"\(=\[2\.0, 3\.0, 2\.0\]\) name one twice"),
+        ("[baseline]", "[sweep]\n[baseline]", r"give either speedups such as .* or budgets_ms such as"),
+        ("[baseline]", "[sweep]\nbudgets_ms = [{tflite = 3}]\n[baseline]", r"sweep\.budgets_ms names \['tflite'\]"),
+        ("[baseline]", '[sweep]\nspeedups = [3]\ncondense = "never"\n[baseline]', r"condense.*'once' or 'per budget'"),
+        ('["onnxruntime", "openvino"]', '["openvino"]\nnetworks = "one per target"', "needs two targets or more"),
         ('title = "A', 'titles = "A', r"title"),
         ('name = "demo"', 'name = "../demo"', r"name \(='\.\./demo'\)"),
         ("[task]", "[task", r"is not valid TOML"),
@@ -60,6 +68,14 @@ def test_how_hard_a_task_is_cannot_be_asked_without_training(tmp_path):
     path.write_text(path.read_text().replace('"unet-32"', '"unet-32"\nweights = "mine.pt"'))
     with pytest.raises(BadInput, match=r"goals\.narrow_penalty_percent trains a narrow network.*add that table"):
         read_recipe(path)
+
+
+def test_widths_cannot_be_trained_anew_without_saying_how(tmp_path):
+    path = changed(tmp_path, "[baseline]\nsteps = 600\nlearning_rate = 2e-3\n", "")
+    text = path.read_text().replace('"unet-32"', '"unet-32"\nweights = "mine.pt"').replace("narrow_penalty", "#")
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"retrain trains new weights as \[baseline\] says; add that table"):
+        read_recipe(path, Overrides(retrain=True))
 
 
 def test_a_missing_recipe_names_where_the_bundled_ones_are(tmp_path):
@@ -81,3 +97,35 @@ def test_the_command_line_replaces_budgets_and_data(tmp_path):
     assert by_name == {"openvino": 2.5, "onnxruntime": 1.0}
     with pytest.raises(BadInput, match=r"unknown key 'task\.folder'; allowed here: train, held_out, size, seed"):
         read_recipe(DEMO, Overrides(data=tmp_path))
+
+
+def test_a_sweep_and_a_network_for_each_target_are_further_budgets():
+    recipe = read_recipe(DEMO, Overrides(sweep={"speedups": [1.5, 2.4, 4]}, per_target=True))
+    assert [budget.key for budget in recipe.further_budgets] == [
+        "sweep-1.5x", "sweep-4x", "targets-onnxruntime", "targets-openvino",
+    ]  # fmt: skip  # 2.4 is the run's own
+    assert [str(budget) for budget in recipe.further_budgets[-2:]] == ["2.4 times as fast"] * 2
+    assert recipe.further_budgets[-1].runtimes == ("openvino",)
+    assert read_recipe(DEMO).further_budgets == ()
+
+
+def test_a_sweep_of_latencies_names_each_budget_by_them():
+    budgets = [{"onnxruntime": 12.0}, {"onnxruntime": 9.5, "openvino": 4.0}]
+    first, second = read_recipe(DEMO, Overrides(sweep={"budgets_ms": budgets})).further_budgets
+    assert (first.place, second.place) == ("sweep/onnxruntime-12ms", "sweep/onnxruntime-9.5ms-openvino-4ms")
+    assert str(second) == "9.5 ms on onnxruntime, 4 ms on openvino"
+
+
+def test_the_command_line_keeps_how_a_recipe_condenses_for_its_sweep(tmp_path):
+    path = changed(tmp_path, "[baseline]", '[sweep]\nspeedups = [3]\ncondense = "per budget"\n[baseline]')
+    recipe = read_recipe(path, Overrides(sweep={"speedups": [1.5]}))
+    assert recipe.sweep is not None
+    assert (recipe.sweep.speedups, recipe.sweep.condense) == ((1.5,), "per budget")
+
+
+def test_widths_are_trained_anew_for_all_steps_and_minutes_together():
+    recipe = read_recipe(DEMO, Overrides(retrain=True))
+    assert recipe.full_training == replace(recipe.baseline, steps=600 + 200 + 300)
+    timed = {name: replace(getattr(recipe, name), minutes=2.0) for name in ("baseline", "condense", "finetune")}
+    assert recipe.model_copy(update=timed).full_training.minutes == 6.0
+    assert recipe.model_copy(update={"baseline": timed["baseline"]}).full_training.minutes is None

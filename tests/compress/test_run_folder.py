@@ -34,7 +34,7 @@ def test_seconds_are_those_of_the_first_time(tmp_path):
 
 def test_another_configuration_is_refused_and_restart_replaces_it(tmp_path):
     RunFolder(tmp_path / "run", {"steps": 1}).once("step", lambda: 1)
-    with pytest.raises(BadInput, match="another recipe or version; add --restart"):
+    with pytest.raises(BadInput, match="a run with another steps; add --restart"):
         RunFolder(tmp_path / "run", {"steps": 2})
     fresh = RunFolder(tmp_path / "run", {"steps": 2}, restart=True)
     assert fresh.once("step", lambda: 2) == 2

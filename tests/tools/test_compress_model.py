@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import re
@@ -16,6 +17,7 @@ from compress.model_folder import load_folder, load_network
 from compress.pipeline import compress
 from compress.report.store import load_results
 from device_profiles.errors import BadInput
+from tools.compress_model import sweep
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -139,6 +141,30 @@ def test_a_wrong_recipe_is_one_line_and_exit_code_2(tmp_path):
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: no recipe at")
     assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sweep", "1.5,0.5"), "sweep.speedups.1 (=0.5)"),
+        (("--sweep", "tflite=3,2"), "sweep.budgets_ms names ['tflite'], which are not among the targets"),
+        (("--sweep", "2,2"), "name one twice"),
+        (("--sweep", "fast"), "argument --sweep: 'fast' must look like 1.5,2,3 or onnxruntime=12,9,6"),
+    ],
+)
+def test_wrong_budgets_are_exit_code_2_and_say_what_is_allowed(tmp_path, options, message):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    refused = call(tmp_path / "tiny.toml", *options, "--output", tmp_path / "run")
+    assert refused.returncode == 2
+    assert message in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_list_of_budgets_is_of_speedups_or_of_milliseconds():
+    assert sweep("1.5,2") == {"speedups": [1.5, 2.0]}
+    assert sweep("openvino=12,9") == {"budgets_ms": [{"openvino": 12.0}, {"openvino": 9.0}]}
+    with pytest.raises(argparse.ArgumentTypeError, match="must look like"):
+        sweep("1.5;2")
 
 
 def test_help_loads_no_torch():

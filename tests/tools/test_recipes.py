@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from compress.models import MODELS, import_callable
-from compress.recipe import Overrides, read_recipe
+from compress.overrides import Overrides
+from compress.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "tools" / "recipes").rglob("*.toml"))

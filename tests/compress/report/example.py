@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.report.layers import LayerLatency, LayerPart, LayerResult
 from compress.report.results import (
     Goal,
-    LayerLatency,
-    LayerResult,
     Method,
     Metric,
     NetworkResult,
     ParityResult,
     Phase,
+    PointResult,
     ProofResult,
     PruningError,
     Results,
@@ -100,6 +101,15 @@ def example_layers() -> tuple[LayerResult, ...]:
                     target: LayerLatency(
                         before_ms=modelled_ms(width_in[0], width_out[0], side, target),
                         after_ms=modelled_ms(width_in[1], width_out[1], side, target),
+                    )
+                    for target in TARGETS
+                },
+                parts={
+                    target: LayerPart(
+                        before_ms=0.8 * modelled_ms(width_in[0], width_out[0], side, target),
+                        after_ms=0.7 * modelled_ms(width_in[1], width_out[1], side, target),
+                        predicted_saving_ms=0.8 * modelled_ms(width_in[0], width_out[0], side, target)
+                        - 0.75 * modelled_ms(width_in[1], width_out[1], side, target),
                     )
                     for target in TARGETS
                 },
@@ -232,6 +242,59 @@ def example_results() -> Results:
             Goal("removing equals zeroing", "within 1e-4 of the outputs' spread", "8e-07, 1241 channels", passed=True),
             Goal("a quarter of the width is clearly worse", "by at least 10 %", "+29 %", passed=True),
         ),
+    )
+
+
+def with_points(results: Results) -> Results:
+    """The same run with its widths trained anew, a sweep, and a network for each target."""
+    base, runtimes = results.baseline, tuple(TARGETS)
+    further = {  # key: label, worse than the baseline, share of its latency
+        "retrained": ("same widths, from new weights", 1.04, 0.41),
+        "sweep-1.5x": ("1.5 times as fast", 1.005, 0.66),
+        "sweep-2x": ("2 times as fast", 1.3, 0.5),
+        "sweep-4x": ("4 times as fast", 1.12, 0.25),
+        "targets-onnxruntime": ("for ONNX Runtime alone", 1.01, 0.45),
+        "targets-openvino": ("for OpenVINO alone", 1.02, 0.4),
+    }
+    networks = tuple(
+        replace(
+            base,
+            key=key,
+            label=label,
+            quality=base.quality * worse,
+            quality_repeats=tuple(value * worse for value in base.quality_repeats),
+            quality_by_image=tuple(value * worse for value in base.quality_by_image),
+        )
+        for key, (label, worse, _) in further.items()
+    )
+    targets = tuple(
+        replace(
+            target,
+            networks=target.networks
+            | {
+                key: replace(target.networks["pruned"], latency=measured(share * target.baseline_ms, seed=len(key)))
+                for key, (_, _, share) in further.items()
+            },
+        )
+        for target in results.targets
+    )
+    points = (
+        PointResult(
+            "sweep-1.5x", "sweep", "1.5 times as fast", runtimes, True, "sweep/1.5x", steered_to="4 times as fast"
+        ),
+        PointResult("sweep-2x", "sweep", "2 times as fast", runtimes, True, "sweep/2x", steered_to="4 times as fast"),
+        PointResult("sweep-4x", "sweep", "4 times as fast", runtimes, False, "sweep/4x"),
+        PointResult("", "sweep", "9 times as fast", runtimes, False, "", note="the budget is out of reach"),
+        PointResult("targets-onnxruntime", "target", "2 times as fast", runtimes[:1], True, "targets/onnxruntime"),
+        PointResult("targets-openvino", "target", "2 times as fast", runtimes[1:], True, "targets/openvino"),
+    )
+    return replace(
+        results,
+        networks=(*results.networks, *networks),
+        targets=targets,
+        points=points,
+        budget="2.4 times as fast",
+        steered_to="4 times as fast",
     )
 
 

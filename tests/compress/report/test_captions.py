@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 from compress.report import captions, comparison, svg, wording
-from compress.report.results import LayerResult, Metric, Results
+from compress.report.layers import LayerResult
+from compress.report.results import Metric, Results
 from device_profiles.measurement import Measurement
 from tests.compress.report.example import example_results
 

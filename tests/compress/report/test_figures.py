@@ -9,7 +9,8 @@ import pytest
 from markupsafe import Markup
 
 from compress.report import channel_figures, latency_figures, training_figures, width_figures
-from compress.report.results import LayerLatency, LayerResult, Results
+from compress.report.layers import LayerLatency, LayerResult
+from compress.report.results import Results
 from compress.report.svg import Canvas, Scale, round_step, span, tick_text
 from tests.compress.report.example import example_profiles, example_results
 

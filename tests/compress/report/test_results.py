@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from compress.report.results import LARGEST_GAP, LayerResult, Phase, ProofResult, Results
+from compress.report.layers import LARGEST_GAP, LayerResult
+from compress.report.results import Phase, ProofResult, Results
 from tests.compress.report.example import example_results
 
 
