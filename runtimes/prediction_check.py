@@ -132,7 +132,8 @@ def check_prediction(
     references = references_of(profiled, REFERENCES) if profile.in_context is not None else []
     together = [profiled[0], *(profiled[i] for i in references), *networks]
     seen = len(references) + 1
-    measured = measure_end_to_end(together, range(seen), profile.target, effort, NOT_KEPT)
+    shared = references_of(together[:seen]) if references else [0]  # by every sitting
+    measured = measure_end_to_end(together, shared, profile.target, effort, NOT_KEPT)
     full_ms, measured_ms = measured[0].ms, tuple(each.ms for each in measured[seen:])
     full_level = full_ms / profile.end_to_end.ms
     level = full_level

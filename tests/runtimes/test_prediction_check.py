@@ -7,6 +7,7 @@ import pytest
 from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
+from runtimes import in_context, sitting
 from runtimes.in_context import measure_in_context
 from runtimes.prediction_check import Comparison, check_prediction
 from runtimes.profiler import ProfileConfig, profile_model
@@ -52,6 +53,15 @@ def test_a_profile_without_narrow_layers_or_context_is_checked_too(profile: Devi
     assert list(found.rows()) == ["this profile", "as it is", "by MACs"]
     alone = check_prediction(replace(profile, in_context=None), PROFILED, variants(24, 44), QUICK)
     assert alone.isolated == alone.best
+
+
+def test_sittings_of_a_check_share_few_networks(profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_context, "RESIDENT_BYTES", 25_000)
+    real, seen = sitting.measure, []
+    monkeypatch.setattr(sitting, "measure", lambda calls, **more: seen.append(set(calls)) or real(calls, **more))
+    check_prediction(profile, PROFILED, variants(24, 44, 30, 50), QUICK)
+    assert len(seen) > 1
+    assert len(set.intersection(*seen)) == in_context.SITTING_REFERENCES
 
 
 def test_a_check_needs_networks(profile: DeviceProfile) -> None:
