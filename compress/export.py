@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from compress.front_door import translate
 from compress.front_door_writer import Untranslated
 from compress.graph.fold import fold_constants, remove_unused
-from compress.graph.network import Network
+from compress.graph.network import Network, check_open_batch
 from compress.graph.prepare import check
 from compress.surgery import plain
 from device_profiles.errors import BadInput, UnsupportedModel
@@ -140,6 +140,7 @@ def deployable(network: Network) -> Network:
     strip(model)
     remove_unused(model.graph)
     shipped = replace(Network.from_model(model), batch=network.batch)
+    check_open_batch(network.opened(), shipped)
     try:
         check(shipped.model, fully=True)
     except BadInput as err:
