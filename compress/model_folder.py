@@ -24,6 +24,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
+from compress.blocks import StubShape, place_stubs_, stubs_of
 from compress.graph.channels import Keep
 from compress.graph.network import Network
 from compress.surgery import mend_attributes_, named_tensors
@@ -33,7 +34,7 @@ from runtimes.model_file import to_bytes
 
 MODEL, WEIGHTS, RECIPE = "model.onnx", "weights.safetensors", "recipe.json"
 FORMAT = "espalier pruned model"
-SCHEMA = 1  # 1: the first
+SCHEMA = 2  # 1: the first; 2: the stubs of removed blocks
 VERSIONS_OF = ("espalier", "torch", "onnx")
 # A folder may come from anywhere, and building its original calls what it names. Only these may be called unasked.
 TRUSTED = ("compress.models",)
@@ -63,7 +64,8 @@ class Record(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         origin: Where the original came from.
-        keep: Channel set -> indices of the channels that were kept.
+        keep: Channel set -> indices of the channels that were kept; without the removed blocks where there are any.
+        stubs: Module -> what stands in its place, where a block was removed.
         channels_last: Whether the module's weights lie with their channels last in memory.
         versions: Package -> version that wrote the folder.
         sha256: File -> hash.
@@ -71,6 +73,7 @@ class Record(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     origin: Origin
     keep: dict[str, list[int]]
+    stubs: dict[str, StubShape] = {}
     channels_last: bool
     versions: dict[str, str]
     sha256: dict[str, str]
@@ -98,6 +101,7 @@ def save_folder(path: Path, module: nn.Module, network: Network, keep: Keep, ori
     record = Record(
         origin=origin,
         keep={name: np.asarray(indices).tolist() for name, indices in keep.items()},
+        stubs=stubs_of(module),
         channels_last=channels_last,
         versions={name: metadata.version(name) for name in VERSIONS_OF},
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
@@ -128,9 +132,10 @@ def read_record(path: Path) -> Record:
         raise BadInput(f"{path / RECIPE} cannot be read as JSON ({err}); save the model again") from err
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise BadInput(f"{path / RECIPE} is not the recipe of a {FORMAT}; give a folder that this toolkit saved")
-    if document.get("schema") != SCHEMA:
+    if document.get("schema") not in range(1, SCHEMA + 1):
         raise BadInput(
-            f"{path / RECIPE} has schema {document.get('schema')!r}, this version reads {SCHEMA}; update the toolkit"
+            f"{path / RECIPE} has schema {document.get('schema')!r}, this version reads up to {SCHEMA}; update the "
+            "toolkit"
         )
     try:
         record = Record.model_validate(document.get("model"))
@@ -158,7 +163,7 @@ def load_network(path: Path) -> Network:
 
 
 def load_folder(path: Path, trusted: Sequence[str] = ()) -> nn.Module:
-    """Rebuild the pruned module: build the original, give every tensor its pruned size and load the weights.
+    """Rebuild the pruned module: build the original without its removed blocks, and load tensors of the pruned sizes.
 
     Args:
         path: A folder that `save_folder` wrote.
@@ -178,6 +183,7 @@ def load_folder(path: Path, trusted: Sequence[str] = ()) -> nn.Module:
     except SafetensorError as err:
         raise BadInput(f"{path / WEIGHTS} cannot be read ({err}); save the model again") from err
     module = _build(record.origin, trusted)
+    place_stubs_(module, record.stubs)
     _load_(module, tensors, record.origin.factory)
     if record.channels_last:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

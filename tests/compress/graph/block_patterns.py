@@ -98,11 +98,11 @@ class ConvNext(nn.Module):
         self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
         self.norm = nn.LayerNorm(width)
         self.wide, self.narrow = nn.Linear(width, 12), nn.Linear(12, width)
-        self.scale = nn.Parameter(torch.rand(width))
+        self.scale, self.drop = nn.Parameter(torch.rand(width)), nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
-        return x + (self.scale * self.narrow(functional.gelu(self.wide(inner)))).permute(0, 3, 1, 2)
+        return x + self.drop((self.scale * self.narrow(functional.gelu(self.wide(inner)))).permute(0, 3, 1, 2))
 
 
 class Split(nn.Module):

@@ -1,0 +1,344 @@
+"""Remove whole blocks from a torch module, checked against the ONNX network without them.
+
+The code that joins a branch with its skip connection stays. Of the branch's modules, the last one gives way to a stub
+that returns the constant the branch is without its channels, which further training may change, and those before it
+to stubs of zeros. A stub keeps the shape of what stood there; on export nothing of it is left but the constant.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from compress.graph.block_surgery import silenced, without_blocks
+from compress.graph.blocks import Block, chosen_blocks
+from compress.graph.channels import ChannelGraph
+from compress.graph.fold import FOLDED, folded_name
+from compress.graph.network import Network
+from compress.graph.offsets import shrunk
+from compress.graph.proof import TOLERANCE
+from compress.graph.run import random_feeds
+from compress.surgery import RUN_ERRORS, failure, flat, named_tensors, plain, run_module, with_weights
+from device_profiles.errors import BadInput, ParityFailed
+
+
+class Window(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """How a convolution's window makes one axis shorter.
+
+    Attributes:
+        reach: Positions that the window spans, less those added by padding on both sides.
+        stride: Positions that it moves by.
+    """
+
+    reach: int
+    stride: int
+
+
+class StubShape(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """How the shape of a stub's result follows from its input's; axes that are not named keep their size.
+
+    Attributes:
+        sizes: Axis -> its size, whatever the input's is.
+        windows: Axis -> the window that moves along it.
+        constant: Number of axes of the stub's constant; None where it returns zeros.
+        beside: How many None the module returned beside its result, in a tuple; None where it returned no tuple.
+    """
+
+    sizes: dict[int, int] = {}
+    windows: dict[int, Window] = {}
+    constant: int | None = None
+    beside: int | None = None
+
+    def of(self, shape: torch.Size) -> list[int]:
+        """Return the result's shape for an input's."""
+        result = list(shape)
+        for axis, window in self.windows.items():
+            result[axis] = (shape[axis] - window.reach) // window.stride + 1
+        for axis, size in self.sizes.items():
+            result[axis] = size
+        return result
+
+
+class Stub(nn.Module):
+    """What stands in the place of a module of a removed block.
+
+    Args:
+        shape: Of its result.
+        constant: What it returns, of size 1 along the axes where it is alike; zeros if None.
+    """
+
+    def __init__(self, shape: StubShape, constant: Tensor | None) -> None:
+        super().__init__()
+        self.shape = shape.model_copy(update={"constant": None if constant is None else constant.ndim})
+        self.register_parameter("constant", None if constant is None else nn.Parameter(constant))
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor | tuple[Tensor | None, ...]:
+        """Return the constant, or zeros; a copy, since the code around may work in place."""
+        shape = self.shape.of(x.shape)
+        if self.constant is None:
+            result = x.new_zeros(shape)
+        else:
+            own = self.constant.shape
+            result = self.constant.expand([one if one > 1 else size for one, size in zip(own, shape, strict=True)])
+            result = result.clone()
+        return result if self.shape.beside is None else (result, *[None] * self.shape.beside)
+
+
+def remove_module_blocks(
+    module: nn.Module, graph: ChannelGraph, names: Sequence[str], *, prove: bool = True
+) -> nn.Module:
+    """Return a copy of a module without some blocks.
+
+    Export it again and analyse the result to prune what remains, or to ship it.
+
+    Args:
+        module: The module that `graph.network` was exported from; its weights may have been trained since.
+        graph: The channel graph of the exported network.
+        names: Names of blocks, see `compress.graph.blocks.blocks`.
+        prove: Compare the result with the exported network without these blocks.
+
+    Raises:
+        BadInput: A block does not exist, nothing of the network would be left, or the module is another one.
+        ParityFailed: The module's code does not let a block go, with the reason.
+    """
+    module = plain(module)
+    current = _with_current_weights(graph, module)
+    chosen = chosen_blocks(current, names)
+    removed = without_blocks(current, chosen)
+    smaller = copy.deepcopy(module)
+    kind = type(module).__name__
+    try:
+        place_stubs_(smaller, _stubs(module, current, chosen, removed))
+        _drop_unused_constants_(smaller, module, current.network)
+        _shrink_unused_(smaller, _gone(smaller, current.network, removed), current.network)
+    except (*RUN_ERRORS, AttributeError) as err:
+        raise ParityFailed(_refusal(kind, names, failure(err))) from err
+    reason = _difference(smaller, current, chosen) if prove else None
+    if reason is not None:
+        raise ParityFailed(_refusal(kind, names, reason))
+    return smaller
+
+
+def stubs_of(module: nn.Module) -> dict[str, StubShape]:
+    """Return the stubs of a module by name, for its record."""
+    return {name: part.shape for name, part in module.named_modules() if isinstance(part, Stub)}
+
+
+def place_stubs_(module: nn.Module, stubs: Mapping[str, StubShape | Stub]) -> None:
+    """Put stubs in the place of modules; constants that are not known yet are zeros, in place.
+
+    Raises:
+        BadInput: The module has no part of such a name.
+    """
+    for name, stub in stubs.items():
+        try:
+            was = module.get_submodule(name)
+        except AttributeError as err:
+            raise BadInput(
+                f"{type(module).__name__} has no part {name!r} to leave out; build the same network"
+            ) from err
+        if isinstance(stub, Stub):
+            placed = stub
+        else:
+            placed = Stub(stub, None if stub.constant is None else torch.zeros([1] * stub.constant))
+        module.set_submodule(name, placed.train(was.training))
+
+
+@dataclass
+class _Seen:
+    """What a module was seen to do with the branch's channels zeroed, on two different inputs."""
+
+    takes: torch.Size | None
+    makes: list[Tensor]
+    results: list[Tensor]
+    beside: int | None
+
+    @property
+    def once(self) -> bool:
+        """Whether it ran once each time, on a tensor, and made one."""
+        return len(self.makes) == 2 and self.takes is not None and self.takes[:1] == self.makes[0].shape[:1]
+
+    @property
+    def constant(self) -> Tensor | None:
+        """What it makes, if that does not depend on the input; of size 1 along the axes where it is alike."""
+        one, two = self.makes
+        alike = torch.from_numpy(shrunk(one.cpu().numpy())).to(one)
+        return alike if torch.equal(one, two) and alike.shape[0] == 1 else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether what it makes changes no output of the network."""
+        return all(result.grad is None or not result.grad.any() for result in self.results)
+
+
+def _stubs(module: nn.Module, graph: ChannelGraph, chosen: Sequence[Block], removed: Network) -> dict[str, Stub]:
+    """Find the largest modules whose weights go with the blocks, and what is to stand in their places."""
+    gone = _gone(module, graph.network, removed)
+    silent = copy.deepcopy(module)
+    tensors = named_tensors(silent)
+    with torch.no_grad():
+        for name in {name for block in chosen for name in block.decisive}:
+            for part in graph.slices(name):
+                tensor = tensors.get(part.initializer, tensors.get(part.initializer.replace(FOLDED, ".weight")))
+                if tensor is not None:
+                    tensor.masked_fill_(torch.from_numpy(part.channels >= 0).to(tensor.device), 0)
+    seen, usual = _watch(silent, graph.network), _watch(copy.deepcopy(module), graph.network)
+    stubs: dict[str, Stub] = {}
+    for name, part in silent.named_modules():
+        own = {f"{name}.{inner}" for inner in named_tensors(part) if _held(f"{name}.{inner}", graph.network)}
+        inside = any(name.startswith(f"{outer}.") for outer in stubs)
+        if not name or inside or not own <= gone or name not in seen or not seen[name].once:
+            continue
+        if own or (seen[name].constant is not None and usual[name].constant is None):
+            stub = _stub(part, seen[name])
+            if stub is not None:
+                stubs[name] = stub
+    return stubs
+
+
+def _gone(module: nn.Module, network: Network, removed: Network) -> set[str]:
+    """Name the tensors of a module that went with the blocks."""
+    return {name for name in named_tensors(module) if _held(name, network) and not _held(name, removed)}
+
+
+def _held(name: str, network: Network) -> bool:
+    return name in network.weights or folded_name(name) in network.weights
+
+
+def _watch(module: nn.Module, network: Network) -> dict[str, _Seen]:
+    """Run a module on two inputs and note what every part of it takes, makes and is good for."""
+    seen: dict[str, _Seen] = {}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            first, rest = (output[0], output[1:]) if isinstance(output, tuple) and output else (output, None)
+            if not isinstance(first, Tensor) or any(one is not None for one in rest or ()):
+                return
+            taken = inputs[0].shape if inputs and isinstance(inputs[0], Tensor) else None
+            found = seen.setdefault(name, _Seen(taken, [], [], None if rest is None else len(rest)))
+            found.makes.append(first.detach().clone())
+            if first.requires_grad:
+                first.retain_grad()
+                found.results.append(first)
+
+        return hook
+
+    handles = [part.register_forward_hook(note(name)) for name, part in module.named_modules() if name]
+    module.eval()
+    device = next(iter(named_tensors(module).values())).device
+    for seed in (0, 1):
+        feeds = [torch.from_numpy(feed).to(device) for feed in random_feeds(network, seed).values()]
+        with torch.enable_grad():
+            _total(module(*feeds)).backward()
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def _total(result: object) -> Tensor:
+    """Add up all outputs, each number with a weight of its own, so that a normalisation at the end hides nothing."""
+    weights = [(one, torch.linspace(0.5, 1.5, one.numel())) for one in flat(result)]
+    return torch.stack([(one * weight.to(one).reshape(one.shape)).sum() for one, weight in weights]).sum()
+
+
+def _stub(part: nn.Module, seen: _Seen) -> Stub | None:
+    """Make the stub for a part, if it can have one."""
+    constant = seen.constant
+    shape = _shape(part, seen)
+    if shape is None or (constant is None and not seen.idle):
+        return None
+    return Stub(shape, constant if constant is not None and constant.any() else None)
+
+
+def _shape(part: nn.Module, seen: _Seen) -> StubShape | None:
+    """Tell how a part's shape follows from its input's; None where no simple rule does."""
+    taken, made = seen.takes, seen.makes[0].shape
+    assert taken is not None, "a part that ran once takes a tensor"
+    if len(taken) != len(made):
+        return None
+    differ = [axis for axis in range(1, len(made)) if taken[axis] != made[axis]]
+    windows = {}
+    if isinstance(part, nn.modules.conv._ConvNd) and not part.transposed:
+        spatial = range(len(made) - len(part.kernel_size), len(made))
+        for axis, kernel, stride, dilation, padding in zip(
+            spatial, part.kernel_size, part.stride, part.dilation, _paddings(part), strict=True
+        ):
+            windows[axis] = Window(reach=dilation * (kernel - 1) + 1 - padding, stride=stride)
+        windows = {axis: one for axis, one in windows.items() if one != Window(reach=1, stride=1)}
+        differ = [axis for axis in differ if axis not in windows]
+    shape = StubShape(sizes={axis: made[axis] for axis in differ}, windows=windows, beside=seen.beside)
+    return shape if len(differ) <= 1 and shape.of(taken) == list(made) else None
+
+
+def _paddings(part: nn.modules.conv._ConvNd) -> list[int]:
+    """Return how many positions padding adds along each axis, on both sides together."""
+    if part.padding == "same":
+        return [dilation * (kernel - 1) for kernel, dilation in zip(part.kernel_size, part.dilation, strict=True)]
+    return [0] * len(part.kernel_size) if part.padding == "valid" else [2 * int(one) for one in part.padding]
+
+
+def _drop_unused_constants_(smaller: nn.Module, module: nn.Module, network: Network) -> None:
+    """Leave a constant only where the outputs depend on it, in place; parts without weights come back elsewhere."""
+    training = {part: part.training for part in smaller.modules()}
+    smaller.eval()
+    device = next(iter(named_tensors(smaller).values())).device
+    with torch.enable_grad():
+        _total(smaller(*[torch.from_numpy(feed).to(device) for feed in random_feeds(network).values()])).backward()
+    for name in stubs_of(smaller):
+        stub = smaller.get_submodule(name)
+        if stub.constant is not None and stub.constant.grad is None:
+            stub.constant, stub.shape = None, stub.shape.model_copy(update={"constant": None})
+        was = module.get_submodule(name)
+        if stub.constant is None and not named_tensors(was):
+            smaller.set_submodule(name, copy.deepcopy(was))
+    for part, mode in training.items():
+        part.training = mode
+    smaller.zero_grad()
+
+
+def _shrink_unused_(module: nn.Module, gone: set[str], network: Network) -> None:
+    """Make tensors that went with the blocks, but that the code still reads, single numbers if that is all the same."""
+    tensors = {name: tensor for name, tensor in named_tensors(module).items() if name in gone}
+    before, whole = run_module(module, network), {name: tensor.data for name, tensor in tensors.items()}
+    for tensor in tensors.values():
+        tensor.data = tensor.new_ones([1] * tensor.ndim)
+    try:
+        same = all(torch.equal(one, two) for one, two in zip(before, run_module(module, network), strict=True))
+    except RUN_ERRORS:
+        same = False
+    if not same:
+        for name, tensor in tensors.items():
+            tensor.data = whole[name]
+
+
+def _difference(smaller: nn.Module, graph: ChannelGraph, chosen: Sequence[Block]) -> str | None:
+    """Tell how a module without blocks differs from the original with their channels zeroed; None if it does not."""
+    wanted = silenced(graph, chosen).run(random_feeds(graph.network))
+    for (name, one), two in zip(wanted.items(), run_module(smaller, graph.network), strict=True):
+        if one.shape != tuple(two.shape):
+            return f"makes output {name!r} of shape {tuple(two.shape)} in place of {one.shape}"
+        error = float(np.abs(one - two.cpu().numpy()).max()) / (float(np.ptp(one)) or 1.0)
+        if not error <= TOLERANCE:
+            return f"computes output {name!r} {error:.1e} of its spread away from the original with channels zeroed"
+    return None
+
+
+def _with_current_weights(graph: ChannelGraph, module: nn.Module) -> ChannelGraph:
+    """Return the graph with the module's weights; what was computed from weights on export stays as it was."""
+    if any(name.endswith(FOLDED) for name in graph.network.weights):
+        return graph
+    return replace(graph, network=with_weights(graph.network, named_tensors(module)))
+
+
+def _refusal(kind: str, names: Sequence[str], reason: str) -> str:
+    return (
+        f"{kind} {reason} without the blocks {', '.join(names)}; its code computes with them in a way of its own, so "
+        "keep them, or remove them from the exported network in place of the module"
+    )
