@@ -162,10 +162,7 @@ def _note_piece(step: Step, entry: AxisLabels, picked: AxisLabels, index: IntArr
     step.trace.pieces.append(picked.labels.reshape(-1))
     if not entry.rows:
         return
-    if (np.diff(index) != 1).any() and not np.array_equal(np.sort(index), np.arange(entry.labels.shape[entry.axis])):
-        step.trace.freeze(entry.labels, f"{step.describe()} picks from rows that shrink differently")
-        return
-    if (np.diff(index) != 1).any():  # the same permutation for every row: rows must shrink alike
+    if (np.diff(index) != 1).any():  # the same picks from every row: rows must shrink alike
         for row in entry.rows:
             step.trace.tie(entry.labels, row)
         return

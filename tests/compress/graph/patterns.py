@@ -43,6 +43,8 @@ PATTERNS: dict[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...]]] = {
     "AttentionHand": (sequence.AttentionHand, ((2, 5, 8),)),
     "GroupedQuery": (sequence.GroupedQuery, ((2, 5, 8),)),
     "Rotary": (sequence.Rotary, ((2, 5, 8),)),
+    "RotaryPairs": (sequence.RotaryPairs, ((2, 5, 8),)),
+    "StridedHeads": (sequence.StridedHeads, ((2, 5, 8),)),
     "LinearAttention": (sequence.LinearAttention, ((2, 3, 8, 8),)),
     "TokenMix": (sequence.TokenMix, ((2, 5, 8),)),
     "Swin": (sequence.Swin, ((2, 8, 8, 8),)),

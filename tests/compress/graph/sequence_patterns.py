@@ -108,6 +108,26 @@ class Rotary(nn.Module):
         return self.p(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(*x.shape[:2], 16))
 
 
+class RotaryPairs(Rotary):
+    """Rotary embeddings: neighbours in a head meet."""
+
+    def turn(self, x: Tensor) -> Tensor:
+        turned = torch.stack([-x[..., 1::2], x[..., ::2]], -1).reshape(x.shape)
+        return x * self.cos + turned * self.sin
+
+
+class StridedHeads(nn.Module):
+    """Every second channel of each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v = nn.Linear(8, 48)
+        self.p = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.p(self.v(x).view(*x.shape[:2], 4, 12)[..., ::2].reshape(*x.shape[:2], 24))
+
+
 class Swin(nn.Module):
     """Shifted windows, a relative position table, patch merging."""
 

@@ -97,6 +97,10 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         lambda patch: patch.setattr(contraction, "_is_pointwise", lambda step, axis: True),
     ),
     "padding that is not mended": ("PadChannels", lambda patch: patch.delitem(REWRITES, "Pad")),
+    "rows that a strided slice does not tie": (
+        "StridedHeads",
+        lambda patch: patch.setattr(movement, "_note_piece", lambda step, entry, picked, index: None),
+    ),
     "nothing united at all": ("Gated", lambda patch: patch.setattr(Trace, "unite", lambda self, one, two: None)),
 }
 

@@ -37,6 +37,8 @@ SETS = {
     "AttentionHand": {"i": (16, 1), "qkv": (16, 4), "qkv[2]": (16, 4)},
     "GroupedQuery": {"i": (16, 1), "q": (8, 2), "v": (8, 2)},
     "Rotary": {"q": (2, 1), "v": (16, 4)},
+    "RotaryPairs": {"q": (2, 1), "v": (16, 4)},
+    "StridedHeads": {"v": (6, 1), "v[2]": (6, 1)},
     "LinearAttention": {"i": (8, 1), "qkv": (8, 2), "qkv[2]": (8, 2), "g": (8, 2), "g[2]": (8, 2)},
     "TokenMix": {"i": (16, 1)},
     "Swin": {"i": (16, 1), "qkv": (16, 2), "qkv[2]": (16, 2)},
