@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from compress.report import captions, comparison, svg, wording
+from compress.report import captions, comparison, layer_table, svg, wording
 from compress.report.layers import LayerResult
 from compress.report.results import Metric, Results
 from device_profiles.measurement import Measurement
@@ -28,7 +28,7 @@ def cuts(layers: Sequence[LayerResult]) -> str:
     return captions.cuts(dataclasses.replace(RESULTS, layers=tuple(layers)))
 
 
-@pytest.mark.parametrize("module", [captions, comparison, svg, wording], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [captions, comparison, layer_table, svg, wording], ids=lambda module: module.__name__)
 def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0
@@ -190,3 +190,11 @@ def test_layer_names_keep_what_tells_them_apart() -> None:
 def test_a_list_of_nothing_says_so() -> None:
     assert wording.listed([]) == "none"
     assert wording.listed(["a"]) == "a"
+
+
+def test_channels_that_the_code_keeps_are_said_with_the_reason() -> None:
+    rigid = {"up.6.conv": "does not run (shape '[-1, 3]' is invalid)"}
+    said = captions.cuts(dataclasses.replace(RESULTS, rigid=rigid))
+    assert "does not let channels of up.6.conv go: with half of those of up.6.conv, it does not run (shape" in said
+    assert "cannot be cut" not in said
+    assert "up.6.conv cannot be cut" in captions.cuts(RESULTS)
