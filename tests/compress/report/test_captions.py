@@ -28,7 +28,9 @@ def cuts(layers: Sequence[LayerResult]) -> str:
     return captions.cuts(dataclasses.replace(RESULTS, layers=tuple(layers)))
 
 
-@pytest.mark.parametrize("module", [captions, comparison, layer_table, svg, wording], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [captions, comparison, layer_table, svg, wording], ids=lambda module: module.__name__
+)
 def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0
