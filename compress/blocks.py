@@ -17,14 +17,14 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from compress.graph.block_surgery import silenced, without_blocks
+from compress.graph.block_surgery import depends_on_input, silenced, without_blocks
 from compress.graph.blocks import Block, chosen_blocks
 from compress.graph.channels import ChannelGraph
 from compress.graph.fold import FOLDED, folded_name
 from compress.graph.network import Network
 from compress.graph.offsets import shrunk
 from compress.graph.proof import TOLERANCE
-from compress.graph.run import random_feeds
+from compress.graph.run import Runnable, random_feeds
 from compress.surgery import RUN_ERRORS, failure, flat, named_tensors, plain, run_module, with_weights
 from device_profiles.errors import BadInput, ParityFailed
 
@@ -320,7 +320,11 @@ def _shrink_unused_(module: nn.Module, gone: set[str], network: Network) -> None
 
 def _difference(smaller: nn.Module, graph: ChannelGraph, chosen: Sequence[Block]) -> str | None:
     """Tell how a module without blocks differs from the original with their channels zeroed; None if it does not."""
-    wanted = silenced(graph, chosen).run(random_feeds(graph.network))
+    reference = silenced(graph, chosen)
+    if depends_on_input(Runnable.of(graph.network), graph.network) and not depends_on_input(reference, graph.network):
+        names = ", ".join(repr(block.name) for block in chosen)
+        raise BadInput(f"without the blocks {names} no output depends on the input any more; remove fewer blocks")
+    wanted = reference.run(random_feeds(graph.network))
     for (name, one), two in zip(wanted.items(), run_module(smaller, graph.network), strict=True):
         if one.shape != tuple(two.shape):
             return f"makes output {name!r} of shape {tuple(two.shape)} in place of {one.shape}"

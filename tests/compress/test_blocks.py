@@ -160,6 +160,14 @@ def test_code_that_reads_a_weight_beside_calling_its_module_is_refused() -> None
         remove_module_blocks(module, graph, ["2.conv"])
 
 
+def test_removing_all_that_the_answer_sees_the_input_by_is_refused() -> None:
+    module = pattern.lively_(nn.Sequential(nn.Linear(6, 8), pattern.ClassToken(8), nn.Linear(8, 3)))
+    graph = analyse(export_module(module, torch.randn(pattern.TOKENS)))
+    remove_module_blocks(module, graph, ["1.encoder.mlp"])
+    with pytest.raises(BadInput, match=r"'1.encoder.attention' no output depends on the input any more; remove fewer"):
+        remove_module_blocks(module, graph, ["1.encoder.attention"])
+
+
 def test_stubs_for_another_module_are_refused() -> None:
     with pytest.raises(BadInput, match=r"Conv2d has no part 'conv1' to leave out; build the same network"):
         place_stubs_(nn.Conv2d(1, 1, 1), {"conv1": StubShape()})

@@ -141,6 +141,17 @@ class Encoder(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class ClassToken(nn.Module):
+    """A transformer that reads its answer off a token of its own, which sees the others by attention only."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.token, self.encoder = nn.Parameter(torch.rand(1, 1, width)), Encoder(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))[:, 0]
+
+
 class Leaking(Basic):
     """The branch's inner tensor is used outside it too."""
 

@@ -195,6 +195,14 @@ def test_removing_both_sides_of_an_addition_is_refused() -> None:
         remove_blocks(graph, ["one", "two"])
 
 
+def test_removing_all_that_the_answer_sees_the_input_by_is_refused() -> None:
+    module = pattern.lively_(nn.Sequential(nn.Linear(6, 8), pattern.ClassToken(8), nn.Linear(8, 3)))
+    graph = analyse(export_module(module, torch.randn(pattern.TOKENS)))
+    assert remove_blocks(graph, ["1.encoder.mlp"]).proof is not None
+    with pytest.raises(BadInput, match=r"'1.encoder.attention' no output depends on the input any more; remove fewer"):
+        remove_blocks(graph, ["1.encoder.attention"])
+
+
 def test_removing_nothing_says_so() -> None:
     proof = remove_blocks(graph_of("basic"), []).proof
     assert proof is not None
@@ -203,8 +211,7 @@ def test_removing_nothing_says_so() -> None:
 
 def test_a_constant_output_is_proven_with_other_weights() -> None:
     module = pattern.lively_(pattern.image_network(pattern.Basic(6, 6)))
-    for parameter in module[3].parameters():
-        nn.init.zeros_(parameter)
+    nn.init.zeros_(module[3].weight)
     proof = remove_blocks(analyse(export_module(module, torch.randn(pattern.IMAGE))), ["2"]).proof
     assert proof is not None
     assert "made random" in proof.note
