@@ -48,4 +48,4 @@ class Budget:
         """Say it in words."""
         if self.speedup is not None:
             return f"{self.speedup:g} times as fast"
-        return ", ".join(f"{milliseconds:g} ms on {name}" for name, milliseconds in self.budget_ms.items())
+        return ", ".join(f"{ms:g} ms on {name}" for name, ms in self.budget_ms.items()) or "no slower"

@@ -107,6 +107,8 @@ def test_a_sweep_and_a_network_for_each_target_are_further_budgets():
     assert [str(budget) for budget in recipe.further_budgets[-2:]] == ["2.4 times as fast"] * 2
     assert recipe.further_budgets[-1].runtimes == ("openvino",)
     assert read_recipe(DEMO).further_budgets == ()
+    one_budget = read_recipe(DEMO, Overrides(budget_ms={"openvino": 4.0}, per_target=True))
+    assert [str(budget) for budget in one_budget.further_budgets] == ["no slower", "4 ms on openvino"]
 
 
 def test_a_sweep_of_latencies_names_each_budget_by_them():
