@@ -79,6 +79,24 @@ def lift_constants(graph: onnx.GraphProto) -> None:
     graph.node.extend(kept)
 
 
+def reshape_for_gather(graph: onnx.GraphProto, shapes: Shapes) -> None:
+    """Make a Reshape, in place, of each Gather that picks every element of a flat tensor once and in order.
+
+    torch's exporter writes pooled channels-last feature maps so, with an index that grows with the batch.
+    """
+    indices = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT64}
+    for node in graph.node:
+        if node.op_type != "Gather" or node.input[1] not in indices or len(shapes.get(node.input[0], ())) != 1:
+            continue
+        index = numpy_helper.to_array(indices[node.input[1]])
+        if index.size > 1 and np.array_equal(index.ravel(), np.arange(shapes[node.input[0]][0])):
+            name = f"{node.output[0]}.shape"
+            graph.initializer.append(numpy_helper.from_array(np.array(index.shape, np.int64), name))
+            node.op_type, node.input[1] = "Reshape", name
+            del node.attribute[:]
+    remove_unused(graph)
+
+
 def remove_unused(graph: onnx.GraphProto) -> None:
     """Drop nodes, initializers and shape notes that no output needs, in place."""
     needed = {output.name for output in graph.output}

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import checker, inliner, shape_inference
 
-from compress.graph.fold import fold_constants, lift_constants, remove_unused
+from compress.graph.fold import fold_constants, lift_constants, remove_unused, reshape_for_gather
 from compress.graph.group_norm import spell_out_group_norms
 from compress.graph.sequences import unpack_sequences
 from device_profiles.errors import BadInput, UnsupportedModel
@@ -51,6 +51,7 @@ def prepare(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] 
         before = len(known), [node.op_type for node in prepared.graph.node]
         known = infer_shapes(prepared)
         fold_constants(prepared, known)
+        reshape_for_gather(prepared.graph, known)
         unpack_sequences(prepared.graph, known)
         if before == (len(known), [node.op_type for node in prepared.graph.node]):
             break

@@ -184,6 +184,23 @@ def of_batch(*nodes: onnx.NodeProto, **constants: object) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+def test_an_index_that_picks_everything_in_order_may_grow() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "flat"], ["row"]),
+        helper.make_node("Mul", ["n", "four"], ["stop"]),
+        helper.make_node("Range", ["zero", "stop", "one"], ["range"]),
+        helper.make_node("Reshape", ["range", "square"], ["index"]),
+        helper.make_node("Gather", ["row", "index"], ["grid"]),
+        helper.make_node("Relu", ["grid"], ["y"]),
+    ]
+    constants = {"flat": [-1], "four": np.int64(4), "zero": np.int64(0), "one": np.int64(1), "square": [-1, 2, 2]}
+    model = of_batch(*nodes, **constants)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 3))
+    network = Network.from_model(model)
+    assert [node.op_type for node in network.model.graph.node] == ["Reshape", "Reshape", "Relu"]
+    batches(network)
+
+
 REFUSED = {
     "computes with the number of samples": of_batch(
         helper.make_node("Cast", ["n"], ["float"], to=TensorProto.FLOAT),
