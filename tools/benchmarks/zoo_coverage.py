@@ -106,7 +106,8 @@ def _summarise(results: list[dict[str, Any]]) -> None:
     print(f"\nONNX route: {len(passed)} of {len(exported)} exported models passed ({len(results)} tried)")
     whole = [result for result in passed if result["torch_route"] == "passed"]
     print(f"torch route: {len(whole)} passed without freezing, the others froze what their code does not let go")
-    for key in ("parameters_left", "export_s", "analysis_s", "surgery_s", "proof_s", "torch_pruning_s"):
+    keys = ("parameters_left", "export_s", "module_to_graph_s", "analysis_s", "surgery_s", "proof_s", "torch_pruning_s")
+    for key in keys:
         values = sorted(result[key] for result in passed if result.get(key) is not None)
         if values:
             print(f"{key}: median {statistics.median(values):.3f}, largest {values[-1]:.3f}, n = {len(values)}")
