@@ -11,6 +11,7 @@ from compress.graph.analyse import analyse
 from compress.graph.channels import ChannelGraph
 from compress.graph.network import Network
 from compress.width_variants import LEAST, draw_variants, full_variant
+from device_profiles.blend import blend
 from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile
 from device_profiles.store import save_profile
@@ -75,7 +76,7 @@ class Profiling:
         )
         if partial is None:
             return profile
-        profile = replace(profile, in_context=found, seconds=round(time.monotonic() - started, 1))
+        profile = blend(replace(profile, in_context=found, seconds=round(time.monotonic() - started, 1)))
         if self.output is not None:
             save_profile(profile, self.output)
             partial.remove()

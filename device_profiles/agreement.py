@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_profiles.errors import BadInput
-from device_profiles.in_context import InContext
+from device_profiles.predict import predict_layer
 from device_profiles.profile import DeviceProfile
 
 COUNTS_PERCENT = 1.0  # of the total; smaller layers decide nothing, and a clock tells them less well
@@ -69,13 +69,18 @@ def compare_profiles(first: DeviceProfile, second: DeviceProfile) -> dict[str, A
         if any(one.widths != other.widths for one, other in pairs):
             raise BadInput("the profiles measured networks of other widths in context; profile with the same seed")
         ends = [(one.end_to_end.ms, other.end_to_end.ms) for one, other in pairs]
-        here, there = _full_ms(first.in_context), _full_ms(second.in_context)
-        found["in context"] = _agreement(here, there, ends)
+        found["in context"] = _agreement(_full_ms(first), _full_ms(second), ends)
     return found
 
 
-def _full_ms(measured: InContext) -> dict[str, float]:
-    return {name: measured.layer_ms(name, widths) for name, widths in measured.full.items()}
+def _full_ms(profile: DeviceProfile) -> dict[str, float]:
+    """What layers at full width add to a prediction."""
+    return {
+        layer.name: float(
+            predict_layer(profile, layer.name, np.asarray([layer.in_channels]), np.asarray([layer.out_channels]))[0, 0]
+        )
+        for layer in profile.layers
+    }
 
 
 def _agreement(first: Mapping[str, float], second: Mapping[str, float], pairs: list[tuple[float, float]]) -> Agreement:

@@ -37,12 +37,18 @@ class InContext:
         costs: Layer -> term -> ms, see `device_profiles.terms`; terms of 0 ms are left out.
         merged: Layer that the runtime computes together with another one -> that one.
         error: Relative; nine of ten variants that a fit had not seen were predicted at least this well.
+        unseen_ms: What fits that had not seen a variant predicted for it, one for each.
+        share: Of predictions that the terms give; the rest is given by isolated layers, see `device_profiles.blend`.
+        isolated_level: What isolated layers are multiplied with for that.
     """
 
     variants: tuple[MeasuredVariant, ...]
     costs: Mapping[str, Mapping[str, float]]
     merged: Mapping[str, str]
     error: float
+    unseen_ms: tuple[float, ...] = ()
+    share: float = 1.0
+    isolated_level: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.variants:
@@ -51,6 +57,11 @@ class InContext:
             raise BadInput(f"costs are given of {', '.join(strange)}, which the variants do not have; measure again")
         if not 0 <= self.error < np.inf:
             raise BadInput(f"error (={self.error}) must be finite and not negative; measure again")
+        if not 0 <= self.share <= 1 or not 0 < self.isolated_level < np.inf:
+            raise BadInput(
+                f"share (={self.share}) must be from 0 to 1 and isolated_level (={self.isolated_level}) positive; "
+                "measure again"
+            )
 
     @property
     def full(self) -> Mapping[str, Widths]:

@@ -43,7 +43,9 @@ class Prediction:
 def predict(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
     """Predict the latency of the profiled network with other widths, from the network in context where it was measured.
 
-    In context, each layer takes what was fitted to its part of whole networks of uneven widths, and the parts add up.
+    In context, each layer takes what was fitted to its part of whole networks of uneven widths, and the parts add up;
+    where layers were measured in isolation as well, they count as far as that predicted unseen networks better, see
+    `device_profiles.blend`.
 
     Otherwise the isolated latencies of the layers are interpolated between the measured widths, from the upper end of
     one step of the runtime to the next, and added up. Such a sum leaves out what runs between the layers (activations,
@@ -67,7 +69,7 @@ def predict(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
         if min(pair) < 1:
             raise BadInput(f"widths of {name!r} (={pair}) must be at least 1; a layer without channels is no layer")
     if profile.in_context is not None:
-        return _predict_in_context(profile.in_context, asked)
+        return _predict_in_context(profile, profile.in_context, asked)
     return _predict_isolated(profile, asked)
 
 
@@ -96,34 +98,57 @@ def predict_layer(
         )
     measured = profile.in_context
     if measured is None:
-        level = profile.end_to_end.ms / profile.isolated_sum_ms
-        steps = (profile.step(layer.op, "in"), profile.step(layer.op, "out"))
-        return level * _interpolate_ms(layer, _up(widths_in, steps[0]), _up(widths_out, steps[1]))
+        return _isolated_ms(profile, layer, widths_in, widths_out) * profile.end_to_end.ms / profile.isolated_sum_ms
     terms = measured.costs.get(name, {})
     pairs = np.stack(np.meshgrid(widths_in, widths_out, indexing="ij"), axis=-1).reshape(-1, 2)
     ms = evaluate(tuple(terms), pairs, measured.full[name]) @ np.asarray(tuple(terms.values()), np.float64)
-    return np.asarray(ms.reshape(len(widths_in), len(widths_out)))
+    ms = measured.share * np.asarray(ms.reshape(len(widths_in), len(widths_out)))
+    if measured.share < 1:
+        factor = (1 - measured.share) * measured.isolated_level
+        ms += factor * _isolated_ms(profile, layer, widths_in, widths_out)
+    return ms
 
 
-def _predict_in_context(measured: InContext, widths: Mapping[str, Widths]) -> Prediction:
-    ms = sum(measured.layer_ms(name, pair) for name, pair in widths.items())
+def sum_isolated_ms(profile: DeviceProfile, widths: Mapping[str, Widths]) -> float:
+    """Add up isolated layers at any widths, which the level of the network is missing from.
+
+    Args:
+        profile: Of the network at full width.
+        widths: Layer -> channels in and out, of every layer.
+    """
+    return sum(_isolated_at_ms(profile, layer, widths[layer.name]) for layer in profile.layers)
+
+
+def _predict_in_context(profile: DeviceProfile, measured: InContext, widths: Mapping[str, Widths]) -> Prediction:
+    ms = measured.share * sum(measured.layer_ms(name, pair) for name, pair in widths.items())
+    if measured.share < 1:
+        ms += (1 - measured.share) * measured.isolated_level * sum_isolated_ms(profile, widths)
     factor = math.exp(math.hypot(measured.error, SESSION_ERROR))
     outside = [name for name, pair in widths.items() if not _between(pair, measured.bounds[name])]
     return Prediction(ms, ms / factor, ms * factor, tuple(outside))
 
 
 def _predict_isolated(profile: DeviceProfile, widths: Mapping[str, Widths]) -> Prediction:
-    total_ms, outside = 0.0, []
+    outside = []
     for layer in profile.layers:
-        asked = widths[layer.name]
-        width_in, width_out = (np.asarray([width]) for width in asked)
-        steps = (profile.step(layer.op, "in"), profile.step(layer.op, "out"))
-        total_ms += float(_interpolate_ms(layer, _up(width_in, steps[0]), _up(width_out, steps[1]))[0, 0])
         measured = list(zip(*layer.measurements, strict=True))
-        if not _between(asked, (tuple(map(min, measured)), tuple(map(max, measured)))):
+        if not _between(widths[layer.name], (tuple(map(min, measured)), tuple(map(max, measured)))):
             outside.append(layer.name)
-    ms = total_ms * profile.end_to_end.ms / profile.isolated_sum_ms
+    ms = sum_isolated_ms(profile, widths) * profile.end_to_end.ms / profile.isolated_sum_ms
     return Prediction(ms, ms * (1 - ERROR), ms * (1 + ERROR), tuple(outside))
+
+
+def _isolated_at_ms(profile: DeviceProfile, layer: LayerProfile, widths: Widths) -> float:
+    width_in, width_out = (np.asarray([width]) for width in widths)
+    return float(_isolated_ms(profile, layer, width_in, width_out)[0, 0])
+
+
+def _isolated_ms(
+    profile: DeviceProfile, layer: LayerProfile, widths_in: NDArray[np.int64], widths_out: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Interpolate between the upper ends of the runtime's steps; shape (widths in, widths out)."""
+    steps = (profile.step(layer.op, "in"), profile.step(layer.op, "out"))
+    return _interpolate_ms(layer, _up(widths_in, steps[0]), _up(widths_out, steps[1]))
 
 
 def _between(widths: Widths, bounds: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:

@@ -13,7 +13,7 @@ from device_profiles.profile import DeviceProfile
 
 FORMAT = "espalier device profile"
 # 1: the first; 2: in_context, what layers take inside the network; 3: what GPUs say; 4: what disturbed a
-# measurement. What an older file lacks has a default.
+# measurement, and how isolated layers add to predictions in context. What an older file lacks has a default.
 SCHEMA = 4
 
 

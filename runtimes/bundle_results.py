@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 
+from device_profiles.blend import blend
 from device_profiles.environment import Environment
 from device_profiles.errors import BadInput, ProfileMismatch
 from device_profiles.in_context import InContext
@@ -64,7 +65,7 @@ def profile_from_bundle(path: Path, command: str = "") -> DeviceProfile:
         )
     jobs = [finished[kind, name] for kind, name in manifest.jobs]
     measured = join(_sittings(jobs, manifest, "isolated"), [REFERENCE])
-    return DeviceProfile(
+    profile = DeviceProfile(
         target=replace(manifest.target, version=version),
         environment=environment,
         model_name=manifest.model_name,
@@ -78,6 +79,7 @@ def profile_from_bundle(path: Path, command: str = "") -> DeviceProfile:
         probes=manifest.layers.probes(measured),
         in_context=_in_context(folder, manifest, jobs) if manifest.variants else None,
     )
+    return blend(profile)
 
 
 def _records(path: Path, folder: Path) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def fit(variants: Sequence[MeasuredVariant], merged: Mapping[str, str]) -> InCon
         best = min(candidates, key=lambda chosen: chosen.error)
         unseen_ms += best.unseen_ms
         costs[name] = _without_zeros(best.terms, best.coefficients)
-    return InContext(tuple(variants), costs, merged, _error(unseen_ms, total_ms))
+    return InContext(tuple(variants), costs, merged, _error(unseen_ms, total_ms), tuple(unseen_ms.tolist()))
 
 
 def fit_whole(variants: Sequence[MeasuredVariant], kinds: Mapping[str, LayerKind]) -> InContext:
@@ -97,7 +97,7 @@ def fit_whole(variants: Sequence[MeasuredVariant], kinds: Mapping[str, LayerKind
     best = min(candidates, key=lambda chosen: chosen.error)
     shared = dict(zip(names, best.coefficients.reshape(len(names), -1), strict=True))
     costs = {name: _without_zeros(best.terms, each.work * shared[each.kind]) for name, each in kinds.items()}
-    return InContext(tuple(variants), costs, {}, _error(best.unseen_ms, total_ms))
+    return InContext(tuple(variants), costs, {}, _error(best.unseen_ms, total_ms), tuple(best.unseen_ms.tolist()))
 
 
 def _columns(variants: Sequence[MeasuredVariant], name: str, terms: tuple[str, ...]) -> Array:

@@ -21,7 +21,7 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +116,7 @@ def _is_of(row: Row, pair: str, options: argparse.Namespace) -> bool:
 
 def _measure(pair: str, target: Target, options: argparse.Namespace) -> Row:
     from compress.profiling import Profiling
+    from device_profiles.predict import predict
     from runtimes.prediction_check import Comparison
     from runtimes.profiler import ProfileConfig
     from tools.benchmarks.kernel_regression import train_forests
@@ -132,15 +133,27 @@ def _measure(pair: str, target: Target, options: argparse.Namespace) -> Row:
     level = check.full_ms / forests.sum_ms(profiling.profiled[0].widths)
     unseen = profiling.unseen(options.networks, options.unseen_seed)
     regression = Comparison(tuple(level * forests.sum_ms(variant.widths) for variant in unseen), check.best.measured_ms)
-    return _row(pair, profile, check, regression) | {
+    context = profile.in_context
+    assert context is not None, "it was asked for"
+    pure = replace(profile, in_context=replace(context, share=1.0))
+    alone = Comparison(
+        tuple(check.level * predict(pure, variant.widths).ms for variant in unseen), check.best.measured_ms
+    )
+    return _row(pair, profile, check, {"in context alone": alone, "regression on kernels": regression}) | {
+        "share": context.share,
+        "in_context_median_error_percent": alone.median_percent,
+        "in_context_within_5_percent": alone.close_percent,
+        "regression_median_error_percent": regression.median_percent,
+        "regression_within_5_percent": regression.close_percent,
+        "regression_spearman": regression.spearman,
         "settings": {name: getattr(options, name) for name in SETTINGS},
         "command": options.command,
         "total_s": round(time.monotonic() - started, 1),
     }
 
 
-def _row(pair: str, profile: DeviceProfile, check: PredictionCheck, regression: Comparison) -> Row:
-    predicted = check.rows() | {"regression on kernels": regression}
+def _row(pair: str, profile: DeviceProfile, check: PredictionCheck, others: dict[str, Comparison]) -> Row:
+    predicted = check.rows() | others
     return {
         "pair": pair,
         "input_shapes": {name: list(shape) for name, shape in profile.input_shapes.items()},
@@ -152,9 +165,6 @@ def _row(pair: str, profile: DeviceProfile, check: PredictionCheck, regression: 
         "profiling_s": profile.seconds,
         "disturbed": profile.note,
         **check.to_json(),
-        "regression_median_error_percent": regression.median_percent,
-        "regression_within_5_percent": regression.close_percent,
-        "regression_spearman": regression.spearman,
         "measured_ms": list(check.best.measured_ms),
         "predicted_ms": {name: list(row.predicted_ms) for name, row in predicted.items()},
     }
