@@ -40,6 +40,8 @@ class InContext:
         unseen_ms: What fits that had not seen a variant predicted for it, one for each.
         share: Of predictions that the terms give; the rest is given by isolated layers, see `device_profiles.blend`.
         isolated_level: What isolated layers are multiplied with for that.
+        stretch: How many times as long as the network its operators took while they were timed, in the worst of the
+            variants; others that take the processor show here, and so do profilers that slow small operators down.
     """
 
     variants: tuple[MeasuredVariant, ...]
@@ -49,6 +51,7 @@ class InContext:
     unseen_ms: tuple[float, ...] = ()
     share: float = 1.0
     isolated_level: float = 1.0
+    stretch: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.variants:

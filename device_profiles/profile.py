@@ -13,7 +13,8 @@ from device_profiles.steps import Axis, StepProbe
 from device_profiles.target import Target
 from device_profiles.terms import Widths
 
-BUSY_SHARE = 0.25  # of the usable cores: half of what one other process takes of two, as in runtimes/bundled
+# As in runtimes/bundled/interference.py: half of what one other process takes of two cores, and a shift of the level.
+BUSY_SHARE, STRETCHED = 0.25, 1.15
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,10 @@ class DeviceProfile:
             found.append(f"other processes took up to {100 * others:.0f} % of the cores while this was measured")
         if self.discarded_percent > 0:
             found.append(f"{self.discarded_percent:.1f} % of the rounds were slower than the others and do not count")
+        if self.in_context is not None and self.in_context.stretch > STRETCHED:
+            found.append(
+                f"operators took up to {self.in_context.stretch:.1f} times as long as their network when timed"
+            )
         return "; ".join(found)
 
     def check_matches(

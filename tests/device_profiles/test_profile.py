@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from device_profiles.errors import BadInput, ProfileMismatch
+from device_profiles.in_context import InContext, MeasuredVariant
 from device_profiles.profile import LayerProfile
 from device_profiles.target import Target
 from tests.device_profiles.example import environment, flat, profile
@@ -39,6 +40,13 @@ def test_what_disturbed_the_measuring_is_told() -> None:
         "other processes took up to 52 % of the cores while this was measured; "
         f"{100 / (rounds + 1):.1f} % of the rounds were slower than the others and do not count"
     )
+
+
+def test_operators_that_others_slowed_down_are_told() -> None:
+    full = {"smooth": (64, 64), "stepped": (64, 64)}
+    context = InContext((MeasuredVariant(full, flat(8.0), {}),), {}, {}, 0.1, stretch=1.42)
+    assert profile(in_context=context).note == "operators took up to 1.4 times as long as their network when timed"
+    assert profile(in_context=replace(context, stretch=1.05)).note == ""
 
 
 def test_a_profile_fits_what_it_was_measured_on() -> None:

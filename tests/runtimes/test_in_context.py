@@ -6,6 +6,7 @@ import onnx
 import pytest
 
 from device_profiles.errors import BadInput
+from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes import base, in_context, sitting
 from runtimes.in_context import (
@@ -16,6 +17,7 @@ from runtimes.in_context import (
     references_of,
     variant_name,
 )
+from runtimes.operators import LayerTimes
 from runtimes.partial_profile import PartialProfile
 from runtimes.timing import Effort
 from tests.runtimes.networks import network, node, random
@@ -78,6 +80,7 @@ def test_operators_that_were_timed_before_an_interruption_are_not_timed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, timed = in_context.time_operators, []
+    monkeypatch.setattr(in_context, "OPERATOR_TRIES", 1)  # tiny operators take longer than their network
 
     def time_operators(model: onnx.ModelProto, *more: object) -> object:
         if len(timed) == 2:
@@ -98,6 +101,27 @@ def test_operators_that_were_timed_before_an_interruption_are_not_timed_again(
     assert timed == [64, 16, 33, 48]
     assert partial.read_times()[:2] == kept
     assert len(found.variants) == 4
+
+
+@pytest.mark.parametrize(
+    ("taken_ms", "device", "tries", "kept_ms"),
+    [
+        ((10.5, 1.0), "cpu", 1, 10.5),
+        ((15.0, 10.2, 1.0), "cpu", 2, 10.2),
+        ((15.0, 13.0, 14.0, 1.0), "cpu", 3, 13.0),
+        ((15.0, 1.0), "cuda:0", 1, 15.0),
+    ],
+)
+def test_operators_are_timed_again_while_they_take_longer_than_their_network(
+    taken_ms: tuple[float, ...], device: str, tries: int, kept_ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = list(taken_ms)
+    monkeypatch.setattr(in_context, "time_operators", lambda *_: left.pop(0))
+    monkeypatch.setattr(in_context, "attribute", lambda ms, _: LayerTimes({"a": ms - 1, "b": 1.0}, ()))
+    whole = Measurement((10.0,), None, "wall", stable=True)
+    found = in_context._time_layers(build(8), Target("onnxruntime", device), 0, whole)
+    assert sum(found.ms.values()) == kept_ms
+    assert len(taken_ms) - len(left) == tries
 
 
 def test_without_the_runtimes_profiler_layers_are_fitted_to_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
