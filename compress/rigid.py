@@ -54,7 +54,8 @@ def prune_where_flexible(module: nn.Module, graph: ChannelGraph, keep: Keep) -> 
     """
     frozen = rigid_sets(module, graph, keep)
     if frozen:
-        graph = analyse(graph.network, frozen=frozen)
+        before = {one.name: one.frozen for one in graph.sets.values() if one.frozen is not None}
+        graph = analyse(graph.network, frozen=before | frozen)
     flexible = {name: indices for name, indices in keep.items() if graph.sets[name].frozen is None}
     prove(graph, flexible, remove_channels(graph, flexible), remove_channels)
     return FlexiblePruning(slice_module(module, graph, flexible), graph, flexible, frozen)

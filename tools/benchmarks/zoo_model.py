@@ -127,17 +127,18 @@ def torch_route(module: nn.Module, graph: ChannelGraph) -> dict[str, Any]:
     """Prune the module; freeze what its code does not let go."""
     started = time.process_time()
     verdicts: dict[str, Any] = {}
-    for ratio in RATIOS:
+    prunable = len(graph.prunable)
+    frozen: dict[str, str] = {}
+    for ratio in reversed(RATIOS):  # the uneven one finds most of what is rigid, and that stays frozen for the others
         try:
             pruned = prune_where_flexible(module, graph, chosen(graph, ratio))
         except ParityFailed as err:
             return {"torch_route": f"failed at {ratio}: {err}"}
+        graph, frozen = pruned.graph, frozen | pruned.frozen
         if ratio == "0.5":
             left = sum(p.numel() for p in pruned.module.parameters())
             verdicts["torch_parameters_left"] = left / sum(p.numel() for p in module.parameters())
-            verdicts["torch_route"] = (
-                f"froze {len(pruned.frozen)} of {len(graph.prunable)}" if pruned.frozen else "passed"
-            )
+    verdicts["torch_route"] = f"froze {len(frozen)} of {prunable}" if frozen else "passed"
     return verdicts | {"torch_route_s": time.process_time() - started}
 
 
