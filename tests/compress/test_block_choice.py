@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from compress.block_choice import BlockChoice, choose_blocks, graph_without, saved_ms
+from compress.graph.analyse import analyse
+from compress.graph.block_surgery import remove_blocks
+from compress.graph.blocks import blocks, chosen_blocks
+from compress.graph.channels import ChannelGraph
+from compress.scores import Scores
+from compress.solve import solve
+from compress.width_problem import width_problem
+from device_profiles.errors import BudgetInfeasible
+from device_profiles.predict import predict
+from device_profiles.target import Target
+from tests.compress.graph.block_patterns import graph_of
+from tests.compress.test_width_problem import in_context, isolated, scores_of
+
+FAST, SLOW = Target("onnxruntime"), Target("openvino")
+NETWORKS = ["basic", "bottleneck", "excited", "split", "nested"]
+
+
+def choose(graph: ChannelGraph, scores: Scores, share: float, seed: int = 0) -> BlockChoice:
+    return choose_blocks(graph, scores, profiles_of(graph, seed), ones(graph), budgets(graph, share, seed))
+
+
+def profiles_of(graph: ChannelGraph, seed: int) -> dict[Target, object]:
+    return {FAST: in_context(graph, seed), SLOW: isolated(graph, seed + 1)}
+
+
+def ones(graph: ChannelGraph) -> dict[str, int]:
+    return {one.name: 1 for one in graph.prunable}
+
+
+def budgets(graph: ChannelGraph, share: float, seed: int) -> dict[Target, float]:
+    return {target: share * predict(one, {}).ms for target, one in profiles_of(graph, seed).items()}
+
+
+def lost_without(graph: ChannelGraph, scores: Scores, names: tuple[str, ...], share: float, seed: int) -> float:
+    """What is lost where these blocks go and the rest is narrowed to fit; infinite where it does not."""
+    chosen = chosen_blocks(graph, names)
+    problem = width_problem(graph_without(graph, chosen), scores, profiles_of(graph, seed), ones(graph), {})
+    try:
+        kept = solve(problem, budgets(graph, share, seed)).score
+    except BudgetInfeasible:
+        return math.inf
+    gone = sum(float(scores[name].sum()) for block in chosen for name in block.decisive)
+    return gone + problem.score(problem.widest) - kept
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("share", [0.7, 0.45, 0.25])
+def test_no_other_blocks_lose_much_less(name: str, share: float) -> None:
+    graph = graph_of(name)
+    scores = scores_of(graph, 0)
+    found = choose(graph, scores, share, 0)
+    names = [block.name for block in blocks(graph)]
+    subsets = [
+        s for count in range(len(names) + 1) for s in itertools.combinations(names, count) if "2.inner.conv" not in s
+    ]
+    best = min(lost_without(graph, scores, subset, share, 0) for subset in subsets)
+    assert found.lost == pytest.approx(lost_without(graph, scores, found.names, share, 0))
+    assert found.lost <= lost_without(graph, scores, (), share, 0)
+    assert found.lost <= 1.2 * best
+    assert all(found.ms[target] <= ms * (1 + 1e-6) for target, ms in budgets(graph, share, 0).items())
+
+
+def test_a_block_that_scores_next_to_nothing_goes_and_one_that_scores_high_stays() -> None:
+    graph = graph_of("basic")
+    scores = {name: np.full_like(one, 1e-3 if name == "3.conv1" else 1.0) for name, one in scores_of(graph).items()}
+    assert choose(graph, scores, 0.8).names == ("3",)
+    scores["3.conv1"] = np.full_like(scores["3.conv1"], 1e3)
+    assert "3" not in choose(graph, scores, 0.8).names
+
+
+def test_within_the_budget_everything_stays() -> None:
+    found = choose(graph_of("basic"), scores_of(graph_of("basic")), 1.0)
+    assert (found.names, found.lost) == ((), 0.0)
+
+
+def test_blocks_go_where_no_widths_fit_otherwise() -> None:
+    graph = graph_of("basic")
+    scores = scores_of(graph)
+    least = np.linspace(0.5, 0.05, 10)
+    share = next(each for each in least if math.isinf(lost_without(graph, scores, (), each, 0)))
+    assert choose(graph, scores, share).names
+    with pytest.raises(BudgetInfeasible, match="out of reach"):
+        choose(graph, scores, 0.001)
+
+
+def test_the_chosen_blocks_and_widths_are_those_of_the_network_without_them() -> None:
+    graph = graph_of("basic")
+    found = choose(graph, scores_of(graph), 0.4)
+    rest = analyse(remove_blocks(graph, found.names))
+    assert found.names
+    assert {one.name for one in rest.prunable} == set(found.widths)
+
+
+def test_what_a_block_saves_adds_up_to_the_prediction() -> None:
+    graph = graph_of("basic")
+    profile = in_context(graph, 0)
+    (block,) = chosen_blocks(graph, ["3"])
+    rest = sum(saved_ms(graph, one, profile) for one in blocks(graph) if one.name != "3")
+    others = {"0.0", "5"}
+    ends = sum(
+        profile.in_context.layer_ms(layer.name, (layer.in_channels, layer.out_channels))
+        for layer in graph.layers
+        if layer.name in others
+    )
+    assert saved_ms(graph, block, profile) == pytest.approx(predict(profile, {}).ms - rest - ends)
+    assert saved_ms(graph, block, profile, {"3.conv1": 1}) < saved_ms(graph, block, profile)
