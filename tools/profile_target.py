@@ -103,7 +103,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--patience-s",
         type=float,
-        default=30.0,
+        default=10.0,
         help="how long to wait for other processes, each time before something is measured (default: %(default)s)",
     )
     add(
