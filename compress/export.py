@@ -24,6 +24,7 @@ from compress.front_door import translate
 from compress.front_door_writer import Untranslated
 from compress.graph.fold import fold_constants, remove_unused
 from compress.graph.network import Network, check_open_batch
+from compress.graph.offsets import fold_added_constants
 from compress.graph.prepare import check
 from compress.surgery import plain
 from device_profiles.errors import BadInput, UnsupportedModel
@@ -132,7 +133,7 @@ def deployable(network: Network) -> Network:
         UnsupportedModel: The result would not be valid ONNX.
     """
     model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    model.CopyFrom(fold_added_constants(network).model)
     fold_constants(model, network.shapes, keep_weights=False)
     model = rewriter.rewrite(model, list(FOLD_NORMS))
     rewrite_scalar_prelu_(model.graph)
