@@ -4,8 +4,11 @@ Channels are scored by the magnitude of their weights with the normalisation fol
 keeps the given share of them. The result is checked by ONNX's own checker and proven; nothing is written otherwise.
 A batch that the file leaves open stays open, which is proven for several sizes of it.
 
+Blocks (branches beside a skip connection, which tools/show_channels.py lists) can be removed whole before that.
+
 Example:
     python tools/prune_onnx.py model.onnx pruned.onnx --keep-ratio 0.5
+    python tools/prune_onnx.py model.onnx pruned.onnx --keep-ratio 1 --remove-block layer3.4 --remove-block layer3.5
     python tools/prune_onnx.py model.onnx pruned.onnx --keep-ratio 0.5 --calibrate samples.npz
 """
 
@@ -46,6 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="shape of an input, where the file leaves more open than the batch, or to close that too",
     )
     add("--keep-layer", action="append", default=[], metavar="LAYER", help="a layer that keeps all its output channels")
+    add(
+        "--remove-block",
+        action="append",
+        default=[],
+        metavar="BLOCK",
+        help="a branch to remove whole, see tools/show_channels.py",
+    )
     add("--calibrate", type=Path, metavar="SAMPLES.npz", help="recalibrate statistics and biases; one array per input")
     add("--external-data", action="store_true", help="write the weights to a file of their own beside the result")
     add("--json", action="store_true", help="print JSON in place of the table")
@@ -55,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     from compress.graph.absorb import absorb_dead
     from compress.graph.analyse import analyse
     from compress.graph.batch import CHECKED_AT
+    from compress.graph.block_surgery import remove_blocks
     from compress.graph.calibrate import calibrate
     from compress.graph.choose import choose
     from compress.graph.count import macs, parameters
@@ -71,27 +82,34 @@ def main(arguments: list[str] | None = None) -> int:
     network = Network.read(options.source, shapes, batch=min((len(s) for s in samples.values() if s.ndim), default=1))
     _check_samples(options.calibrate, samples, network)
     graph = analyse(network)
+    shallower = remove_blocks(graph, options.remove_block) if options.remove_block else network
+    graph = analyse(shallower) if options.remove_block else graph
     whole = {name for layer in options.keep_layer for name in graph.layer(layer).out_sets}
     scores = {name: score for name, score in magnitudes(graph).items() if name not in whole}
     keep = choose(graph, scores, options.keep_ratio)
-    if not keep:
+    if not keep and not options.remove_block:
         raise BadInput(
             f"keep_ratio (={options.keep_ratio}) removes nothing from the {len(graph.prunable)} sets that can shrink; "
             "lower it, and see tools/show_channels.py for what is frozen"
         )
     absorbed, dead = absorb_dead(graph, keep)
-    pruned = prune(absorbed, keep)
-    proof = pruned.proof
-    assert proof is not None, "prune proves"
-    if samples:
+    pruned = prune(absorbed, keep) if keep else shallower
+    steps = ((shallower, options.remove_block), (pruned, keep))
+    proofs = [one.proof for one, done in steps if done and one.proof is not None]
+    if samples and keep:
         pruned = calibrate(graph, keep, pruned, samples)
     pruned.write(options.result, external_data=options.external_data)
     found = {
         "parameters": {"before": parameters(network), "after": parameters(pruned)},
         "macs": {"before": macs(network), "after": macs(pruned)},
-        "removed_channels": proof.removed_channels,
+        "removed_blocks": options.remove_block,
+        "removed_channels": sum(one.removed_channels for one in proofs),
         "absorbed_channels": dead,
-        "proof": {"max_error_of_spread": proof.max_error_of_spread, "tolerance": proof.tolerance, "note": proof.note},
+        "proof": {
+            "max_error_of_spread": max(one.max_error_of_spread for one in proofs),
+            "tolerance": proofs[0].tolerance,
+            "note": "; ".join(filter(None, (one.note for one in proofs))),
+        },
         "open_batch_compared_at": list(CHECKED_AT) if pruned.batch else None,
     }
     print(json.dumps(found) if options.json else _table(found))
@@ -120,7 +138,8 @@ def _table(found: dict[str, Any]) -> str:
         before, after = found[name]["before"], found[name]["after"]
         lines.append(f"{name:11}{before:>16,} -> {after:>16,}  ({after / before:.1%} left)")
     lines.append(
-        f"removed    {found['removed_channels']} coupled channels, {found['absorbed_channels']} dead ones absorbed"
+        f"removed    {len(found['removed_blocks'])} blocks, {found['removed_channels']} coupled channels, "
+        f"{found['absorbed_channels']} dead ones absorbed"
     )
     proof = found["proof"]
     lines.append(

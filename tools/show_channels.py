@@ -1,5 +1,7 @@
 """Show which channels of a network belong together, how far each set can shrink, and what is frozen and why.
 
+Blocks are branches beside a skip connection that can be removed whole: tools/prune_onnx.py --remove-block.
+
 Example:
     python tools/show_channels.py unet-16
     python tools/show_channels.py mine.onnx --why backbone.conv1
@@ -51,6 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _blocks(graph: ChannelGraph) -> list[dict[str, Any]]:
+    from compress.graph.blocks import blocks
+
+    return [{"name": one.name, "decided_by": one.decisive, "layers": one.layers} for one in blocks(graph)]
+
+
 def _document(graph: ChannelGraph) -> dict[str, Any]:
     sets = [
         {"name": s.name, "width": s.width, "step": s.step, "family": s.family, "frozen": s.frozen}
@@ -63,7 +71,7 @@ def _document(graph: ChannelGraph) -> dict[str, Any]:
         for layer in graph.layers
     ]
     balances = [{"node": rule.node, "rows": len(rule.rows)} for rule in graph.balances]
-    return {"layers": layers, "sets": sets, "balances": balances}
+    return {"layers": layers, "sets": sets, "balances": balances, "blocks": _blocks(graph)}
 
 
 def _print_tables(graph: ChannelGraph) -> None:
@@ -80,6 +88,11 @@ def _print_tables(graph: ChannelGraph) -> None:
     _print_table(rows)
     for rule in graph.balances:
         print(f"{rule.node}: {len(rule.rows)} rows of {rule.rows.shape[1]} must keep equally many")
+    rows = [("block", "removed with", "its layers")]
+    rows += [(one["name"], ", ".join(one["decided_by"]), ", ".join(one["layers"])) for one in _blocks(graph)]
+    if len(rows) > 1:
+        print()
+        _print_table(rows)
     frozen = sum(not layer.out_sets for layer in graph.layers)
     print(f"{len(graph.sets)} sets; {frozen} of {len(graph.layers)} layers are frozen", file=sys.stderr)
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.export import export_module
+from compress.graph.analyse import analyse
 from compress.graph.network import Network
 from compress.graph.run import random_feeds, run
 from device_profiles.errors import BadInput
 from device_profiles.target import Target
 from runtimes.base import open_session
+from tests.compress.graph.block_patterns import build, graph_of
 from tests.compress.graph.examples import unet_network
 from tests.compress.graph.test_batch import open_model
 from tests.compress.graph.test_fuzz import small_model
@@ -182,3 +184,34 @@ def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("error: no model at")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def residual(tmp_path: Path) -> Path:
+    graph_of("basic").network.write(tmp_path / "residual.onnx")
+    return tmp_path / "residual.onnx"
+
+
+def test_blocks_are_removed_before_the_rest_is_pruned(
+    residual: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(residual), str(tmp_path / "a.onnx"), "--keep-ratio", "1", "--remove-block", "2", "--json"])
+    removed = json.loads(capsys.readouterr().out)
+    main([str(residual), str(tmp_path / "b.onnx"), "--remove-block", "2", "--remove-block", "3", "--json"])
+    both = json.loads(capsys.readouterr().out)
+    assert (removed["removed_blocks"], removed["removed_channels"]) == (["2"], 6)
+    assert both["removed_blocks"] == ["2", "3"]
+    assert both["removed_channels"] > 12
+    assert both["parameters"]["after"] < removed["parameters"]["after"] < removed["parameters"]["before"]
+    assert [one.name for one in analyse(Network.read(tmp_path / "b.onnx")).layers] == ["0.0", "4.conv1", "4.conv2", "5"]
+    with pytest.raises(BadInput, match="block 'x' does not exist; the blocks are 2, 3, 4"):
+        main([str(residual), str(tmp_path / "c.onnx"), "--remove-block", "x"])
+
+
+def test_a_block_of_a_network_with_an_open_batch_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export_module(build("encoder"), torch.randn(2, 5, 6), dynamic_batch=True).write(tmp_path / "open.onnx")
+    main([str(tmp_path / "open.onnx"), str(tmp_path / "less.onnx"), "--remove-block", "1.mlp", "--json"])
+    assert json.loads(capsys.readouterr().out)["removed_blocks"] == ["1.mlp"]
+    with open_session(onnx.load(tmp_path / "less.onnx"), Target("onnxruntime")) as session:
+        (result,) = session.run({next(iter(session.inputs)): np.zeros((4, 5, 6), np.float32)}).values()
+    assert result.shape == (4, 5, 3)

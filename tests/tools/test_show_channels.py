@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from device_profiles.errors import BadInput
+from tests.compress.graph.block_patterns import graph_of as residual_graph
 from tests.compress.graph.examples import unet_network
 from tests.compress.graph.patterns import graph_of
 from tests.compress.graph.test_batch import open_model
@@ -33,6 +34,15 @@ def test_balance_rules_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "node_conv2d_1: 4 rows of 4 must keep equally many" in capsys.readouterr().out
 
 
+def test_blocks_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    residual_graph("basic").network.write(tmp_path / "basic.onnx")
+    main([str(tmp_path / "basic.onnx")])
+    assert "3      3.conv1       3.conv1, 3.conv2\n" in capsys.readouterr().out
+    main([str(tmp_path / "basic.onnx"), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["blocks"][1] == {"name": "3", "decided_by": ["3.conv1"], "layers": ["3.conv1", "3.conv2"]}
+
+
 def test_why_prints_the_chain(unet: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([unet, "--why", "up.6.conv"])
     assert capsys.readouterr().out == "'tanh' is an output of the network\n"
@@ -43,7 +53,7 @@ def test_why_prints_the_chain(unet: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_json_holds_everything(unet: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([unet, "--json"])
     document = json.loads(capsys.readouterr().out)
-    assert set(document) == {"layers", "sets", "balances"}
+    assert set(document) == {"layers", "sets", "balances", "blocks"}
     assert document["layers"][1]["in_sets"] == {"down.0.conv": 1}
     assert document["sets"][0]["consumers"] == ["down.1.conv", "up.6.conv"]
 
