@@ -22,6 +22,7 @@ from device_profiles.errors import BudgetInfeasible
 from device_profiles.target import Target
 
 KICKS = 8  # searches that begin near the best one, with some families changed at random
+KICKS_BY = 320  # over the families: with many all searches end about as high, 27 of ResNet-50 within 1.3 %
 KICKED, KICKED_SHARE = 3, 8  # so many families of few, or one in so many of many
 LEAST_PRICE, MOST_PRICE = 2.0**-10, 2.0**20  # of a latency of the size of its budget, in all that can be lost
 HALVINGS = 10  # of the range of prices in which the budgets begin to hold
@@ -187,7 +188,7 @@ def _best(problem: WidthProblem, budgets: Budgets) -> Search:
         _climb_(start, values, worth)
     best = max(starts, key=height)
     generator = np.random.default_rng(0)
-    for _ in range(KICKS):
+    for _ in range(min(KICKS, KICKS_BY // max(1, len(values)))):
         other = best.copy()
         for family in generator.permutation(len(values))[: max(KICKED, len(values) // KICKED_SHARE)]:
             other.choose_(family, generator.integers(len(values[family])))

@@ -170,3 +170,10 @@ def test_budgets_out_of_reach_name_the_fastest_latency_of_each_target_and_the_ne
     names = rf"onnxruntime-cpu {each[0]:.3g} ms of \S+ ms asked for, openvino-cpu {each[1]:.3g} ms of"
     with pytest.raises(BudgetInfeasible, match=names + r".*nearest to all budgets at once: onnxruntime-cpu"):
         solve(problem, budget_ms)
+
+
+def test_a_network_with_nothing_to_choose_is_as_fast_as_it_is() -> None:
+    problem = WidthProblem((FAST,), (), (), np.full(1, 2.0))
+    assert solve(problem, {FAST: 3.0}).ms == {FAST: 2.0}
+    with pytest.raises(BudgetInfeasible, match="onnxruntime-cpu 2 ms of 1 ms asked for"):
+        solve(problem, {FAST: 1.0})
