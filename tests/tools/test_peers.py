@@ -14,7 +14,7 @@ from device_profiles.errors import RuntimeUnavailable
 from tests.compress.graph.patterns import graph_of
 from tools.benchmarks import peers
 from tools.benchmarks.peers_figure import figure
-from tools.benchmarks.peers_untrained import build, magnitude_shares
+from tools.benchmarks.peers_untrained import build, weighed_parameters
 from tools.benchmarks.peers_verdict import table, verdict
 
 
@@ -73,18 +73,14 @@ def test_shares_out_of_range_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     assert "--shares (=[1.5]) must be above 0 and below 1" in capsys.readouterr().err
 
 
-def test_a_set_counts_for_every_layer_whose_weights_go_with_it() -> None:
+def test_a_channel_counts_for_its_weights_in_every_layer_that_makes_or_takes_it() -> None:
     graph = graph_of("Dense")
-    one = graph.sets["a"]
-    shares = magnitude_shares(graph, "a")
-    alone = 1.0  # the layer that makes it; of those that also take other sets' channels it has a part
-    assert alone < shares.sum() < len(one.producers) + len(one.consumers)
-    weights = np.abs(graph.network.weights["c.weight"]).sum((0, 2, 3))
-    later = np.abs(graph.network.weights["d.weight"]).sum((0, 2, 3))
-    own = np.abs(graph.network.weights["a.weight"]).sum((1, 2, 3))
-    b = np.abs(graph.network.weights["b.weight"]).sum((0, 2, 3))
-    expected = own / own.sum() + b / b.sum() + weights[:8] / weights.sum() + later[:8] / later.sum()
-    assert shares == pytest.approx(expected, rel=1e-5)
+    expected = np.zeros(graph.sets["a"].width)
+    for layer in "abcd":
+        weight = np.abs(graph.network.weights[f"{layer}.weight"])
+        by_channel = weight.sum((1, 2, 3)) if layer == "a" else weight.sum((0, 2, 3))[: len(expected)]
+        expected += by_channel / weight.mean()
+    assert weighed_parameters(graph, "a") == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")

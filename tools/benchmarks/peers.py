@@ -1,7 +1,7 @@
 """Against Torch-Pruning without training: what a pruned network takes, at the same share of the parameters.
 
-Every network has random weights. From each, 10 to 70 % of the score (the part of the magnitude of every layer's weights
-that goes with a channel) is removed so that the rest is predicted to be fastest on the target, by a profile of that
+Every network has random weights. From each, 10 to 70 % of the score (a channel's parameters, weighed by their magnitude
+over the layer's mean) is removed so that the rest is predicted to be fastest on the target, by a profile of that
 target; then Torch-Pruning (group norm, one threshold for all layers or the same share of each) is brought to the same
 share of the parameters. All of them are measured on the target with the original, interleaved in one sitting. Two
 goals: none of ours is slower than the original, and none slower than either of theirs. Prints a table, writes the
