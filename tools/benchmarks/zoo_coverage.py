@@ -16,21 +16,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import multiprocessing
 import statistics
-import subprocess
-import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from device_profiles.errors import BadInput
 from device_profiles.store import write_whole
+from tools.benchmarks import zoo_model
 from tools.command_line import run
 
 MODELS = Path(__file__).parent / "zoo_models.txt"
 SECONDS = 1800  # for one model; the slowest so far took 200 by itself
 PEER_SECONDS = 300  # Torch-Pruning does not end on some attention networks
-PACKAGES = ("torchvision", "timm")
+INSTALL = "pip install --no-deps torchvision timm torch-pruning && pip install huggingface_hub pyyaml"
+FORK = multiprocessing.get_context("fork")
 COLUMNS = ("model", "onnx_route", "torch_route", "parameters_left", "export_s", "analysis_s", "surgery_s", "proof_s")
 
 
@@ -46,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     names = options.models.split(",") if options.models else MODELS.read_text().split()
     results = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    zoo_model.warm_up()
     print("  ".join(COLUMNS))
     for name in names:
         if any(result["model"] == name for result in results):
@@ -58,42 +61,41 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(result["onnx_route"] in ("passed", "not exported") for result in results) else 3
 
 
-def _start(seconds: float, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Work on one model in a process of its own, so that no model disturbs another or the whole run."""
-    command = [sys.executable, str(Path(__file__).with_name("zoo_model.py")), *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
-    return subprocess.run(  # noqa: S603 - our own file
-        command, capture_output=True, text=True, timeout=seconds, check=False, env=environment
-    )
+def _measure(name: str) -> dict[str, Any]:
+    found = _apart(zoo_model.ours, name, SECONDS)
+    if found.get("missing"):
+        raise BadInput(f"{name} needs {found['missing']}, which does not come with this toolkit; {INSTALL}")
+    return {"model": name} | ({"onnx_route": found["failed"]} if "failed" in found else found)
 
 
 def _measure_peer(name: str) -> dict[str, Any]:
-    try:
-        done = _start(PEER_SECONDS, name, "--peer")
-    except subprocess.TimeoutExpired:
-        return {"torch_pruning": f"longer than {PEER_SECONDS} s"}
-    if done.returncode:
-        return {"torch_pruning": f"crashed ({(done.stderr.strip().splitlines() or ['no output'])[-1][:100]})"}
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    found = _apart(zoo_model.torch_pruning, name, PEER_SECONDS)
+    return {"torch_pruning": found["failed"]} if "failed" in found else found
 
 
-def _measure(name: str) -> dict[str, Any]:
+def _apart(work: Callable[[str], dict[str, Any]], name: str, seconds: float) -> dict[str, Any]:
+    """Work on one model in a process of its own, so that no model disturbs another or the whole run."""
+    here, there = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_send, args=(there, work, name))
+    process.start()
+    there.close()  # so that the end of the process ends the wait
     try:
-        done = _start(SECONDS, name)
-    except subprocess.TimeoutExpired:
-        return {"model": name, "onnx_route": f"longer than {SECONDS} s"}
-    if "No module named" in done.stderr and any(package in done.stderr for package in PACKAGES):
-        raise BadInput(
-            f"{name} needs {' and '.join(PACKAGES)}: pip install --no-deps torchvision timm torch-pruning && "
-            "pip install huggingface_hub pyyaml"
-        )
+        found = here.recv() if here.poll(seconds) else {"failed": f"longer than {seconds} s"}
+    except EOFError:
+        process.join()
+        found = {"failed": f"crashed (exit code {process.exitcode})"}
+    process.kill()
+    process.join()
+    return found
+
+
+def _send(connection: Connection, work: Callable[[str], dict[str, Any]], name: str) -> None:
     try:
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return {"model": name, "onnx_route": f"crashed ({last[:200]})"}
-    return result
+        connection.send(work(name))
+    except ModuleNotFoundError as err:
+        connection.send({"missing": err.name})
+    except Exception as err:  # noqa: BLE001 - whatever a model does wrong is its result
+        connection.send({"failed": f"crashed ({type(err).__name__}: {str(err)[:200]})"})
 
 
 def _cell(value: object) -> str:
