@@ -74,6 +74,7 @@ class PredictionCheck:
         held_percent: How many of a hundred networks lay within the interval of `best`.
         level: The machine's level then over its level when the profile was measured.
         full_ms: The full network's latency then.
+        others: Share of the usable cores that other processes took then, in [0, 1].
     """
 
     best: Comparison
@@ -83,6 +84,7 @@ class PredictionCheck:
     held_percent: float
     level: float
     full_ms: float
+    others: float
 
     def rows(self) -> dict[str, Comparison]:
         """Name -> comparison, for tables."""
@@ -99,6 +101,7 @@ class PredictionCheck:
             "spearman": self.best.spearman,
             "within_interval_percent": self.held_percent,
             "level": self.level,
+            "others_percent": 100 * self.others,
             "unlevelled_median_error_percent": self.unlevelled.median_percent,
             "unlevelled_within_5_percent": self.unlevelled.close_percent,
             "isolated_median_error_percent": self.isolated.median_percent if self.isolated else None,
@@ -156,6 +159,7 @@ def check_prediction(
         held_percent=100 * float(np.mean(held)),
         level=level,
         full_ms=full_ms,
+        others=max(measurement.others or 0.0 for measurement in measured),
     )
 
 

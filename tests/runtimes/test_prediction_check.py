@@ -42,6 +42,7 @@ def test_a_check_compares_with_the_sum_of_layers_and_with_macs(profile: DevicePr
     narrow, wide = found.macs.predicted_ms
     assert narrow / wide == pytest.approx(24 / 44)  # both layers are as large as the inner width
     assert all(value is not None for value in written.values())
+    assert 0 <= written["others_percent"] <= 100
 
 
 def test_a_profile_without_narrow_layers_or_context_is_checked_too(profile: DeviceProfile) -> None:

@@ -73,7 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.command = shlex.join(["python", "tools/benchmarks/prediction_error.py", *(arguments or sys.argv[1:])])
 
     from runtimes.base import check_target
+    from runtimes.environment import read_environment
 
+    here = asdict(read_environment())
     targets = {pair: _target(pair) for pair in options.pairs}
     rows = _read(options.output)
     for place, (pair, target) in enumerate(targets.items(), start=1):
@@ -83,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         except RuntimeUnavailable as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        if not any(_is_of(row, pair, options) for row in rows):
+        if not any(_is_of(row, pair, options, here) for row in rows):
             rows = [row for row in rows if row["pair"] != pair] + [_measure(pair, target, options)]
             write_whole(options.output, json.dumps(rows, indent=1) + "\n")
     shown = [row for row in rows if row["pair"] in targets]
@@ -110,8 +112,10 @@ def _read(path: Path) -> list[Row]:
     return rows if isinstance(rows, list) else []
 
 
-def _is_of(row: Row, pair: str, options: argparse.Namespace) -> bool:
-    return row["pair"] == pair and all(row["settings"][name] == getattr(options, name) for name in SETTINGS)
+def _is_of(row: Row, pair: str, options: argparse.Namespace, here: dict[str, Any]) -> bool:
+    """Whether a row is of a pair with these settings, on this machine and with the installed versions."""
+    same = all(row["machine"][name] == here[name] for name in ("cpu_model", "cores", "versions"))
+    return same and row["pair"] == pair and all(row["settings"][name] == getattr(options, name) for name in SETTINGS)
 
 
 def _measure(pair: str, target: Target, options: argparse.Namespace) -> Row:
