@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from compress.solve import FEW, fastest, solve
+from compress.solve import FEW, Search, fastest, solve
 from compress.width_problem import Channels, Family, LayerCost, WidthProblem, width_problem
 from device_profiles.errors import BudgetInfeasible
 from device_profiles.target import Target
@@ -117,6 +117,20 @@ def test_of_many_widths_those_between_the_tried_ones_are_found() -> None:
     problem = WidthProblem((FAST,), families, (layer,), np.zeros(1))
     best = best_score(problem, {FAST: 7.0})
     assert solve(problem, {FAST: 7.0}).score == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (0, 4), (2, 4), (1, 3)])
+def test_two_changes_at_once_cost_what_the_network_with_both_costs(pair: tuple[int, int]) -> None:
+    problem = random_network(0)
+    search = Search(problem, [1] * 5)
+    search.choose_(3, 2)
+    rows, columns = (np.arange(len(problem.families[number].score)) for number in pair)
+    ms = search.ms_with({pair[0]: rows[:, None], pair[1]: columns[None]})
+    for row in rows:
+        for column in columns:
+            chosen = search.chosen.copy()
+            chosen[list(pair)] = row, column
+            assert ms[:, row, column] == pytest.approx(problem.ms(chosen))
 
 
 def test_a_budget_that_the_whole_network_meets_removes_nothing() -> None:
