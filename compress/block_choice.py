@@ -104,6 +104,31 @@ def saved_ms(
     return sum(predict_layer(profile, name, pair[:1], pair[1:]).item() for name, pair in pairs.items())
 
 
+def carried_scores(scores: Scores, graph: ChannelGraph, rest: ChannelGraph) -> dict[str, np.ndarray]:
+    """Return the scores of the sets that are left, which may have other names or have come apart.
+
+    Args:
+        scores: One score per channel, by set of the whole network; sets that have none are left out.
+        graph: The channel graph of the whole network.
+        rest: Of the network without blocks, with the weights' names of the whole one.
+    """
+    score_of = np.full(len(graph.class_of), np.nan)
+    for name, values in scores.items():
+        score_of[graph.sets[name].classes] = values
+    found = {}
+    for name, one in rest.sets.items():
+        values = np.full(one.width, np.nan)
+        for part in rest.slices(name):
+            before = graph.execution.tensors.get(part.initializer)
+            for labels in before.along(part.axis) if before is not None else ():
+                if labels.shape == part.channels.shape:
+                    here = part.channels >= 0
+                    values[part.channels[here]] = score_of[graph.class_of[labels[here]]]
+        if not np.isnan(values).any():
+            found[name] = values
+    return found
+
+
 @dataclass(frozen=True)
 class _State:
     """Widths of what remains; `lost` is infinite where they do not fit."""

@@ -24,9 +24,9 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
-from compress.blocks import StubShape, place_stubs_, stubs_of
 from compress.graph.channels import Keep
 from compress.graph.network import Network
+from compress.stubs import StubShape, place_stubs_, stubs_of
 from compress.surgery import mend_attributes_, named_tensors
 from device_profiles.errors import BadInput
 from device_profiles.store import write_whole

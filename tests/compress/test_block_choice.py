@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from compress.block_choice import BlockChoice, choose_blocks, graph_without, saved_ms
+from compress.block_choice import BlockChoice, carried_scores, choose_blocks, graph_without, saved_ms
 from compress.graph.analyse import analyse
 from compress.graph.block_surgery import remove_blocks
 from compress.graph.blocks import blocks, chosen_blocks
@@ -113,3 +113,15 @@ def test_what_a_block_saves_adds_up_to_the_prediction() -> None:
     )
     assert saved_ms(graph, block, profile) == pytest.approx(predict(profile, {}).ms - rest - ends)
     assert saved_ms(graph, block, profile, {"3.conv1": 1}) < saved_ms(graph, block, profile)
+
+
+def test_scores_are_carried_to_sets_that_lost_the_layer_they_were_named_after() -> None:
+    graph = graph_of("projection")
+    scores = scores_of(graph)
+    assert {"1.conv1", "1.conv2"} <= scores.keys()
+    rest = analyse(remove_blocks(graph, ["1"]))
+    carried = carried_scores(scores, graph, rest)
+    assert carried.keys() == {one.name for one in rest.prunable}
+    assert np.array_equal(carried["1.shortcut.0"], scores["1.conv2"])
+    assert np.array_equal(carried["0.2.conv1"], scores["0.2.conv1"])
+    assert "1.shortcut.0" not in carried_scores({"0.2.conv1": scores["0.2.conv1"]}, graph, rest)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.blocks import Stub, StubShape, Window, place_stubs_, remove_module_blocks, stubs_of
+from compress.blocks import refused_blocks, remove_module_blocks
 from compress.export import deployable, export_module
 from compress.graph.analyse import analyse
 from compress.graph.block_surgery import remove_blocks
@@ -18,6 +18,7 @@ from compress.graph.channels import ChannelGraph
 from compress.graph.network import Network
 from compress.model_folder import Origin, load_folder, read_record, save_folder
 from compress.models.mobilenet_v2 import MobileNetV2
+from compress.stubs import Stub, StubShape, Window, place_stubs_, stubs_of
 from compress.surgery import prune_module
 from device_profiles.errors import BadInput, ParityFailed
 from tests.compress.graph import block_patterns as pattern
@@ -141,11 +142,12 @@ def test_code_that_computes_in_a_way_of_its_own_is_refused() -> None:
             inner = torch.relu(nn.functional.conv2d(x, self.conv1.weight, padding=1))
             return x + nn.functional.conv2d(inner, self.conv2.weight, padding=1)
 
-    module = pattern.lively_(pattern.image_network(Functional(6, 6)))
+    module = pattern.lively_(pattern.image_network(Functional(6, 6), pattern.Inverted(6)))
     graph = analyse(export_module(module, example("basic")))
     assert remove_blocks(graph, ["2"]).proof is not None
     with pytest.raises(ParityFailed, match=r"Sequential .* without the blocks 2; its code computes .*, so keep them"):
         remove_module_blocks(module, graph, ["2"])
+    assert list(refused_blocks(module, graph, ["2", "3.conv"])) == ["2"]
 
 
 def test_code_that_reads_a_weight_beside_calling_its_module_is_refused() -> None:
