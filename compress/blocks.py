@@ -25,7 +25,7 @@ from compress.graph.offsets import shrunk
 from compress.graph.proof import TOLERANCE
 from compress.graph.run import Runnable, random_feeds
 from compress.stubs import Stub, StubShape, Window, place_stubs_, stubs_of
-from compress.surgery import RUN_ERRORS, failure, flat, named_tensors, plain, run_module, with_weights
+from compress.surgery import RUN_ERRORS, check_same, failure, flat, named_tensors, plain, run_module, with_weights
 from device_profiles.errors import BadInput, ParityFailed
 
 
@@ -43,10 +43,11 @@ def remove_module_blocks(
         prove: Compare the result with the exported network without these blocks.
 
     Raises:
-        BadInput: A block does not exist, nothing of the network would be left, or the module is another one.
+        BadInput: A block does not exist, no output would depend on the input, or the module is another one.
         ParityFailed: The module's code does not let a block go, with the reason.
     """
     module = plain(module)
+    check_same(module, graph.network)
     current = _with_current_weights(graph, module)
     chosen = chosen_blocks(current, names)
     removed = without_blocks(current, chosen)

@@ -170,6 +170,11 @@ def test_removing_all_that_the_answer_sees_the_input_by_is_refused() -> None:
         remove_module_blocks(module, graph, ["1.encoder.attention"])
 
 
+def test_another_module_is_refused() -> None:
+    with pytest.raises(BadInput, match="shares no weight's name with the network; export this module"):
+        remove_module_blocks(nn.Conv2d(3, 3, 1), graph_of("basic"), ["3"])
+
+
 def test_stubs_for_another_module_are_refused() -> None:
     with pytest.raises(BadInput, match=r"Conv2d has no part 'conv1' to leave out; build the same network"):
         place_stubs_(nn.Conv2d(1, 1, 1), {"conv1": StubShape()})
