@@ -71,7 +71,8 @@ class Point:
 
     def _cut(self) -> dict[str, Any]:
         try:
-            return cut_scores(self.condensed.scores, self.condensed.chosen, self.rig).to_json()
+            found = self.condensed
+            return cut_scores(found.scores, found.chosen, self.rig, self.recipe.selection).to_json()
         except BudgetInfeasible as error:
             if not self.budget.place:
                 raise

@@ -136,6 +136,8 @@ class Recipe(_Strict):
         networks: "one" that fits all targets, or "one per target" beside it.
         retrain: Whether to also train the found widths from new weights, for as many steps as all trainings together.
         allow_slower: Whether to write a model that is slower than the original on one of the targets.
+        selection: How to cut where the method's own choice is not fast enough: at a "threshold" that all layers share,
+            or by a "solver" that keeps the most score within every target's budget; see `compress.cut.cut_scores`.
         profile: How latencies of other widths are predicted: from layers "in context" of whole networks of random
             widths, the better way and the longer one, or from "isolated" layers.
         profile_seconds: How long to measure l(i) on each target; in context, again.
@@ -161,6 +163,7 @@ class Recipe(_Strict):
     networks: Literal["one", "one per target"] = "one"
     retrain: bool = False
     allow_slower: bool = False
+    selection: Literal["threshold", "solver"] = "threshold"
     profile: Literal["in context", "isolated"] = "in context"
     profile_seconds: float = Field(12.0, gt=0)
     measure_seconds: float = Field(6.0, gt=0)
