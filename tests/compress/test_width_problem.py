@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from device_profiles.target import Target
 from tests.compress.graph.patterns import graph_of
 from tests.device_profiles.example import flat, probe, profile
 
-FAST, SLOW = Target("onnxruntime"), Target("openvino")
+FAST, SLOW, BOTH = Target("onnxruntime"), Target("openvino"), Target("onnxruntime", threads=2)
 PATTERNS = ["Dense", "Residual", "Depthwise", "Grouped", "SplitChunk", "Attention", "FlattenLinear"]
 TERMS = ("1", "in", "out16", "in*out", "in4*out4", "in*out*in%4", "out%8")
 
@@ -41,6 +43,13 @@ def in_context(graph: ChannelGraph, seed: int) -> DeviceProfile:
     return profile(layers=layers, probes=(), in_context=measured)
 
 
+def blended(graph: ChannelGraph, seed: int) -> DeviceProfile:
+    """A profile that was measured both ways, of which both count."""
+    found = in_context(graph, seed).in_context
+    assert found is not None
+    return replace(isolated(graph, seed), in_context=replace(found, share=0.6, isolated_level=0.1))
+
+
 def scores_of(graph: ChannelGraph, seed: int = 0) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     return {one.name: generator.lognormal(0, 1, one.width) for one in graph.prunable}
@@ -60,11 +69,13 @@ def random_choices(problem: WidthProblem, seed: int) -> list[int]:
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_the_tables_add_up_to_what_is_predicted_at_any_widths(name: str) -> None:
-    graph, problem = graph_of(name), problem_of(name)
+    graph = graph_of(name)
+    profiles = {FAST: in_context(graph, 0), SLOW: isolated(graph, 1), BOTH: blended(graph, 2)}
+    problem = width_problem(graph, scores_of(graph), profiles, {one.name: 1 for one in graph.prunable}, {})
     for seed in range(8):
         chosen = random_choices(problem, seed)
         widths = graph.layer_widths(problem.widths(chosen))
-        expected = [predict(one, widths).ms for one in (in_context(graph, 0), isolated(graph, 1))]
+        expected = [predict(profile, widths).ms for profile in profiles.values()]
         assert problem.ms(chosen) == pytest.approx(expected)
 
 
