@@ -4,9 +4,11 @@ Every network has random weights. From each, 10 to 70 % of the score (a channel'
 over the layer's mean) is removed so that the rest is predicted to be fastest on the target, by a profile of that
 target; then Torch-Pruning (group norm, one threshold for all layers or the same share of each) is brought to the same
 share of the parameters. All of them are measured on the target with the original, interleaved in one sitting. Two
-goals: none of ours is slower than the original, and none slower than either of theirs. Prints a table, writes the
-numbers beside this file and draws them; networks that stand there already are not measured again, and profiles are kept
-in --work, so that a killed run goes on.
+goals: none of ours is slower than the original, and none slower than either of theirs. This says what parameters cost,
+not what they are worth: nobody looks at quality here, and widths go as low as the solver likes.
+
+Prints a table, writes the numbers beside this file and draws them; networks that stand there already are not measured
+again, and profiles are kept in --work, so that a killed run goes on.
 
 torchvision and Torch-Pruning are not installed with this toolkit:
     pip install --no-deps torchvision torch-pruning
