@@ -50,9 +50,7 @@ def sit(models: Builders, target: Target, effort: Effort, bar: tqdm, later_s: fl
     turns: dict[str, list[str]] = {}
     calls: dict[str, Callable[[], object]] = {}
     with ExitStack() as stack:
-        # In random order: memory is not the same for the first model and the last one, which may be of other kinds.
-        for place, name in enumerate(np.random.default_rng(effort.seed).permutation(list(models)).tolist(), start=1):
-            turn, build = models[name]
+        for place, (name, (turn, build)) in enumerate(models.items(), start=1):
             progress.show(f"load {place} of {len(models)}")
             prepared = prepare_builds(stack, name, build(), target, effort.seed)
             calls |= prepared

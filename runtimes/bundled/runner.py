@@ -109,8 +109,7 @@ class Run:
         """Load networks at the same time and measure them against each other."""
         started, sitting = time.monotonic(), self._manifest["sittings"][name]
         effort, groups, calls = sitting["effort"], list(sitting["turns"].values()), {}
-        models = [model for group in groups for model in group]
-        for model in np.random.default_rng(int(effort["seed"])).permutation(models).tolist():  # see runtimes/sitting.py
+        for model in (model for group in groups for model in group):
             self._watchdog.moved(model)
             calls[model] = self._runtime.open(*self._inputs(model, effort["seed"]))
         left_s = max(
