@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_profiles.errors import BadInput
+from device_profiles.in_context import InContext
 from device_profiles.predict import predict_layer
 from device_profiles.profile import DeviceProfile
 
@@ -16,7 +17,7 @@ COUNTS_PERCENT = 1.0  # of the total; smaller layers decide nothing, and a clock
 
 @dataclass(frozen=True)
 class Agreement:
-    """The layers of two profiles at full width, as one of the ways of measuring found them.
+    """The layers of two profiles, as one of the ways of measuring found them.
 
     Attributes:
         first_ms: Layer -> latency, of layers above `COUNTS_PERCENT` of the total.
@@ -42,8 +43,8 @@ class Agreement:
 def compare_profiles(first: DeviceProfile, second: DeviceProfile) -> dict[str, Agreement]:
     """Compare the layers that two profiles have in common ways of measuring.
 
-    The machine is never at the same level twice. Isolated layers are levelled by all that were measured alone, at all
-    widths; layers in context by the networks they are in.
+    The machine is never at the same level twice. Isolated layers, at full width, are levelled by all that were measured
+    alone, at all widths; layers in context, on average over the networks they were measured in, by those networks.
 
     Args:
         first: One profile.
@@ -69,18 +70,18 @@ def compare_profiles(first: DeviceProfile, second: DeviceProfile) -> dict[str, A
         if any(one.widths != other.widths for one, other in pairs):
             raise BadInput("the profiles measured networks of other widths in context; profile with the same seed")
         ends = [(one.end_to_end.ms, other.end_to_end.ms) for one, other in pairs]
-        found["in context"] = _agreement(_full_ms(first), _full_ms(second), ends)
+        here, there = _mean_ms(first, first.in_context), _mean_ms(second, second.in_context)
+        found["in context"] = _agreement(here, there, ends)
     return found
 
 
-def _full_ms(profile: DeviceProfile) -> dict[str, float]:
-    """What layers at full width add to a prediction."""
-    return {
-        layer.name: float(
-            predict_layer(profile, layer.name, np.asarray([layer.in_channels]), np.asarray([layer.out_channels]))[0, 0]
-        )
-        for layer in profile.layers
-    }
+def _mean_ms(profile: DeviceProfile, measured: InContext) -> dict[str, float]:
+    """What layers add to predictions for the networks that were measured, on average."""
+    found = {}
+    for name in measured.full:
+        pairs = [np.reshape(variant.widths[name], (2, 1)) for variant in measured.variants]
+        found[name] = float(np.mean([predict_layer(profile, name, *pair) for pair in pairs]))
+    return found
 
 
 def _agreement(first: Mapping[str, float], second: Mapping[str, float], pairs: list[tuple[float, float]]) -> Agreement:
