@@ -1,6 +1,7 @@
 """Tell how well two profiles of the same network on the same machine agree, layer by layer.
 
-Both are brought to one level of the machine first, since it is never at the same one twice. Layers below 1 % of the
+Both are brought to one level of the machine first, since it is never at the same one twice. Layers in context are
+compared on average over the networks that they were measured in, isolated ones at full width. Layers below 1 % of the
 network do not count. Exits with 3 where a layer differs by more than is allowed.
 
 Example:
