@@ -55,7 +55,7 @@ def gather(job: Job, command: str) -> Results:
         command=command,
         config=recipe.model_dump(mode="json"),
         environment=dataclasses.asdict(read_environment()),
-        seconds=job.folder.seconds(),
+        seconds={},
         method=Method(
             job.settings.title,
             dataclasses.asdict(job.settings),
@@ -87,7 +87,7 @@ def gather(job: Job, command: str) -> Results:
     )
     points = tuple(_point(job, budget, partial) for budget in recipe.further_budgets)
     whole = dataclasses.replace(partial, points=points, steered_to=_steered_to(job, recipe.budget))
-    return dataclasses.replace(whole, goals=judge_goals(recipe, whole))
+    return dataclasses.replace(whole, goals=judge_goals(recipe, whole), seconds=job.folder.seconds())
 
 
 def sample_images(job: Job) -> dict[str, UInt8[np.ndarray, "n h w 3"]]:

@@ -146,6 +146,8 @@ def own_choice(results: Results) -> str:
 
 def _choices(results: Results, made: int, layers: int) -> str:
     """Say in how many layers the method itself made a choice."""
+    if results.steered_to:
+        return f"Stage I was steered to another budget ({results.steered_to}), so the scores alone decide here"
     if results.method.name != "DECIG":
         if not made:
             return f"{results.method.name} scores channels and leaves the cut to a threshold"

@@ -200,3 +200,8 @@ def test_channels_that_the_code_keeps_are_said_with_the_reason() -> None:
     assert "does not let channels of up.6.conv go: with half of those of up.6.conv, it does not run (shape" in said
     assert "cannot be cut" not in said
     assert "up.6.conv cannot be cut" in captions.cuts(RESULTS)
+
+
+def test_a_network_of_a_sweep_is_not_said_to_have_no_hinges() -> None:
+    said = captions.cuts(dataclasses.replace(RESULTS, steered_to="4 times as fast"))
+    assert said.startswith("Stage I was steered to another budget (4 times as fast), so the scores alone decide here")
