@@ -25,6 +25,7 @@ from runtimes.profiler import ProfileConfig, profile_model
 from runtimes.shapes import input_shapes, with_batch, with_shapes
 
 LEAST_VARIANTS = 8  # four folds of two
+NARROW_TOO = 3  # times the multiplications of layers at full width are those at all widths
 UNSEEN = 1_000_003  # added to the seed for networks that are drawn to check a profile
 
 
@@ -71,8 +72,11 @@ class Profiling:
         if in_context:
             partial = partial_in_context(self.output, self.target, self.profiled, self.config.effort)
             found = measure_in_context(self.profiled, self.target, self.config.effort, partial)
+        config = self.config
+        if in_context and not config.narrow:
+            config = replace(config, budget_s=config.budget_s / NARROW_TOO)
         profile = profile_model(
-            self.model, self.target, self.config, model_name=self.name, output=self.output, command=command
+            self.model, self.target, config, model_name=self.name, output=self.output, command=command
         )
         if partial is None:
             return profile
