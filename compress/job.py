@@ -175,9 +175,10 @@ class Job:
     def layer_parts(self) -> dict[Target, dict[str, dict[str, float]]]:
         """Measure each layer inside the baseline and the pruned network, ms, by network and layer."""
         networks = {key: self.candidates[key].network for key in ("baseline", "pruned")}
+        validated = self.validated
 
         def compute(target: Target) -> dict[str, dict[str, float]]:
-            whole_ms = {key: self.validated[target][key].latency.ms for key in networks}
+            whole_ms = {key: validated[target][key].latency.ms for key in networks}
             return layer_parts(networks, whole_ms, target)
 
         return {

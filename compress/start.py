@@ -136,7 +136,8 @@ class Start:
     @cached_property
     def profiles(self) -> dict[Target, DeviceProfile]:
         """Measure l(i) on every target."""
-        return {target: on_first(lambda on=target: self._profile(on)) for target in self.targets}
+        graph = self.graph  # by all processes, before the first one measures alone
+        return {target: on_first(lambda on=target: self._profile(graph, on)) for target in self.targets}
 
     def latency_shares(self) -> dict[str, float]:
         """Return l(i): each layer's share of the summed latencies, averaged over the targets."""
@@ -203,13 +204,13 @@ class Start:
             )
         return graph
 
-    def _profile(self, target: Target) -> DeviceProfile:
+    def _profile(self, graph: ChannelGraph, target: Target) -> DeviceProfile:
         path = self.folder.path / "profiles" / f"{target.name}.json"
         in_context = self.recipe.profile == "in context"
         # The profile of isolated layers is there first; a run that was killed then has to go on from it.
         if not path.exists() or (in_context and load_profile(path).in_context is None):
             config = ProfileConfig(budget_s=self.recipe.profile_seconds)
-            model = deployable(self.graph.network).model
+            model = deployable(graph.network).model
             profiling = Profiling(model, self.recipe.model.name, target, config, path, least=LEAST_WIDTH)
             with self.folder.timed(f"profile on {target.name}"):
                 profiling.profile(in_context=in_context)
