@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compress.report import wording
+from compress.report.layers import LayerResult
 from compress.report.results import NetworkResult, Results, TargetResult
 
 SAME_LATENCY = 1.03  # a ratio of latencies below this is within what the timing repeats to
@@ -108,13 +109,13 @@ def cuts(results: Results) -> str:
     layers, choice = results.layers, own_choice(results)
     judged = [layer for layer in layers if layer.curve_after]
     hinged = [layer for layer in judged if layer.hinge is not None]
-    steered = [layer for layer in judged if layer.cut_by == "threshold"]
+    steered = [layer for layer in judged if layer.cut_by in ("threshold", "solver")]
     whole = [layer for layer in judged if layer.cut_by == "nothing"]
     dead = [layer.name for layer in judged if layer.dead]
     frozen = [layer.name for layer in layers if not layer.curve_after and layer.name not in results.rigid]
     sentences = [_choices(results, len(hinged), len(judged))]
     if steered:
-        sentences.append(f"The threshold steered to the target latency made the cut in {len(steered)}")
+        sentences.append(f"The {steered_by(steered)} steered to the target latency made the cut in {len(steered)}")
         if deeper := [layer for layer in steered if layer.hinge is not None]:
             sentences[-1] += f", {len(deeper)} of them with a {choice} that would have kept more"
     if by_hinge := [layer for layer in judged if layer.cut_by == "hinge"]:
@@ -139,6 +140,11 @@ def cuts(results: Results) -> str:
     return ". ".join(sentences) + "."
 
 
+def steered_by(layers: Sequence[LayerResult]) -> str:
+    """Return what decided the widths that the method itself did not: "threshold" or "solver"."""
+    return "solver" if any(layer.cut_by == "solver" for layer in layers) else "threshold"
+
+
 def own_choice(results: Results) -> str:
     """Return what the method's own choice of channels is called."""
     return "hinge" if results.method.name == "DECIG" else f"choice of {results.method.name}"
@@ -150,7 +156,7 @@ def _choices(results: Results, made: int, layers: int) -> str:
         return f"Stage I was steered to another budget ({results.steered_to}), so the scores alone decide here"
     if results.method.name != "DECIG":
         if not made:
-            return f"{results.method.name} scores channels and leaves the cut to a threshold"
+            return f"{results.method.name} scores channels and makes no cut of its own"
         return f"{results.method.name} chose channels of its own in {made} of {layers} layers"
     if not made:
         return f"No hinge formed in any of {layers} layers"

@@ -11,7 +11,12 @@ from compress.report.layers import LayerResult
 from compress.report.results import PruningError
 from compress.report.svg import Canvas, Scale, span
 
-CUTS = {"hinge": "cut where the method chose", "threshold": "cut by the threshold", "nothing": "all kept"}
+CUTS = {
+    "hinge": "cut where the method chose",
+    "threshold": "cut by the threshold",
+    "solver": "cut as the solver chose",
+    "nothing": "all kept",
+}
 LOWEST_SHARE = 1e-6  # of the largest norm: a curve's foot; anything below is drawn there
 
 
@@ -51,7 +56,7 @@ def sorted_curve(layer: LayerResult) -> Markup:
     """Draw a layer's sorted channel scores: the baseline's where they are norms, the condensed network's, and the cut.
 
     Kept channels are solid, removed ones are dots. A hinge is a solid vertical line, which channels that were kept to
-    round the width up lie behind; a threshold is a dashed one.
+    round the width up lie behind; what a threshold or the solver left is a dashed one.
     """
     canvas = Canvas(250, 176)
     largest = max((*layer.curve_before, *layer.curve_after)) or 1.0
@@ -66,7 +71,7 @@ def sorted_curve(layer: LayerResult) -> Markup:
         canvas.path([(x(rank + 0.5), y(norm)) for rank, norm in enumerate(layer.curve_before)], "line s-baseline")
     if layer.cut_by == "hinge" and layer.hinge is not None:
         canvas.line((x(layer.hinge), 138), (x(layer.hinge), 24), "hinge")
-    elif layer.cut_by == "threshold":
+    elif layer.cut_by in ("threshold", "solver"):
         canvas.line((x(layer.width_after), 138), (x(layer.width_after), 24), "threshold")
         if layer.threshold is not None and layer.threshold >= y.low:
             canvas.line((38, y(layer.threshold)), (242, y(layer.threshold)), "threshold")

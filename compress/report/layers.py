@@ -66,11 +66,11 @@ class LayerResult:
     parts: dict[str, LayerPart] = field(default_factory=dict)  # by target name, where the runtime's profiler is read
 
     @property
-    def cut_by(self) -> Literal["hinge", "threshold", "nothing"]:
-        """What decided the width: the method's own choice (rounded up), a threshold steered to the goal, or nothing."""
+    def cut_by(self) -> Literal["hinge", "threshold", "solver", "nothing"]:
+        """What decided the width: the method's own choice (rounded up), a threshold or solver steered to the goal."""
         if self.width_after == self.width_before:
             return "nothing"
         if self.hinge is None or self.hinge > self.width_after:
-            return "threshold"
+            return "solver" if self.threshold is None else "threshold"
         weakest_above_hinge = self.curve_after[self.hinge - 1] if self.curve_after else math.inf
         return "threshold" if self.threshold is not None and weakest_above_hinge <= self.threshold else "hinge"

@@ -203,7 +203,7 @@ def _tile(label: str, value: str, detail: str, pair: tuple[float, float]) -> Til
 
 def curve_panel(layer: LayerResult, choice: str) -> Panel:
     """Return a layer's sorted curve, tagged with what cut it; `choice` names the method's own: "hinge"."""
-    tag = {"hinge": choice, "threshold": "threshold", "nothing": "all kept"}[layer.cut_by]
+    tag = {"hinge": choice, "nothing": "all kept"}.get(layer.cut_by, layer.cut_by)
     if layer.hinge is not None and layer.width_after != layer.hinge:
         tag += f" at {layer.hinge}, rounded up" if layer.cut_by == "hinge" else f" ({choice} at {layer.hinge})"
     if layer.dead:

@@ -45,12 +45,17 @@ def test_headline_says_speed_quality_and_size() -> None:
 
 
 def test_no_hinge_anywhere_is_said_first() -> None:
-    layers = [dataclasses.replace(layer, hinge=None) for layer in RESULTS.layers]
+    layers = [dataclasses.replace(layer, hinge=None, threshold=0.1) for layer in RESULTS.layers]
     text = cuts(layers)
     assert text.startswith(
         "No hinge formed in any of 13 layers. The threshold steered to the target latency made the cut"
     )
     assert "were cut at the hinge" not in text
+
+
+def test_a_solver_is_named_where_no_threshold_made_the_cut() -> None:
+    layers = [dataclasses.replace(layer, hinge=None, threshold=None) for layer in RESULTS.layers]
+    assert "The solver steered to the target latency made the cut in" in cuts(layers)
 
 
 def test_missing_hinges_are_counted() -> None:

@@ -164,7 +164,9 @@ def test_the_tag_of_a_layer_says_what_cut_it(page: str) -> None:
 
 
 def test_a_hinge_that_was_not_used_is_named() -> None:
-    layers = tuple(dataclasses.replace(layer, hinge=50 if layer.hinge else None) for layer in RESULTS.layers)
+    layers = tuple(
+        dataclasses.replace(layer, hinge=50 if layer.hinge else None, threshold=0.1) for layer in RESULTS.layers
+    )
     assert "threshold (hinge at 50)" in rendered(layers=layers)
 
 

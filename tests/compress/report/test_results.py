@@ -43,8 +43,9 @@ def test_a_run_passes_when_every_goal_was_reached() -> None:
 def test_a_layer_says_what_cut_it() -> None:
     assert layer(hinge=32).cut_by == "hinge"
     assert layer(hinge=30).cut_by == "hinge"  # rounded up
-    assert layer().cut_by == "threshold"
-    assert layer(hinge=40).cut_by == "threshold"
+    assert layer(threshold=0.1).cut_by == "threshold"
+    assert layer(hinge=40, threshold=0.1).cut_by == "threshold"
+    assert layer(hinge=40).cut_by == "solver"
     assert layer(width_after=64, hinge=32).cut_by == "nothing"
 
 
