@@ -11,13 +11,14 @@ from torch import nn
 
 from compress.budget import Budget
 from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform
-from compress.graph.channels import Keep
+from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Proof
 from compress.graph.surgery import prune
+from compress.refresh import refreshed
 from compress.report.results import Phase, PruningError
 from compress.scores import Scores
 from compress.start import Start, Trained
-from compress.surgery import named_tensors, prune_module, with_weights
+from compress.surgery import prune_module
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Teacher, Training
 from device_profiles.errors import BudgetInfeasible
@@ -79,18 +80,22 @@ class Point:
             return {"infeasible": str(error)}
 
     @cached_property
+    def graph(self) -> ChannelGraph:
+        """The channel graph with the condensed network's weights."""
+        return refreshed(self.start.graph, self.condensed.module)
+
+    @cached_property
     def proof(self) -> Proof:
         """Remove the channels from the condensed network as it was exported, proven."""
         with self.start.folder.timed(self.budget.step("prove the pruning")):
-            condensed = with_weights(self.start.graph.network, named_tensors(self.condensed.module))
-            proof = prune(condensed, self.cut.keep).proof
+            proof = prune(self.graph.network, self.cut.keep).proof
         assert proof is not None, "a pruned network carries its proof"
         return proof
 
     @cached_property
     def just_pruned(self) -> nn.Module:
         """The condensed network without the removed channels, in torch; compared with the pruned ONNX network."""
-        return prune_module(self.condensed.module, self.start.graph, self.cut.keep)
+        return prune_module(self.condensed.module, self.graph, self.cut.keep)
 
     @cached_property
     def pruning_error(self) -> PruningError:

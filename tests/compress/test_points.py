@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,11 @@ import torch
 from torch import nn
 
 from compress import pipeline
+from compress.cut import Cut
 from compress.job import Job
 from compress.model_folder import load_folder, load_network
 from compress.overrides import Overrides
-from compress.point import Condensed
+from compress.point import Condensed, Point
 from compress.profiling import Profiling
 from compress.recipe import ModelChoice, read_recipe
 from compress.run_folder import RunFolder
@@ -57,6 +59,21 @@ def network(width: int = 32) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10),
+    )  # fmt: skip
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are standardised each time it runs, so that the exported ones are computed."""
+
+    def forward(self, inputs):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(inputs, weight, self.bias)
+
+
+def standardised() -> nn.Module:
+    return nn.Sequential(
+        Standardised(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
     )  # fmt: skip
 
 
@@ -251,3 +268,15 @@ def test_other_weights_in_the_same_file_are_noticed(tmp_path):
     (tmp_path / "weights.pt").unlink()
     with pytest.raises(BadInput, match=r"weights \(=.*weights\.pt\): there is no such file"):
         pipeline.configuration(recipe)
+
+
+def test_weights_that_the_network_computes_from_others_are_those_of_stage_one(tmp_path):
+    start = start_for(tmp_path, ModelChoice(name="tests.compress.test_points:standardised"))
+    module = copy.deepcopy(start.baseline.module)
+    with torch.no_grad():
+        module[0].weight.normal_()
+    point = Point(start, start.recipe.budget, SimpleNamespace(), Condensed(module, None, {}, None))
+    keep = {one.name: np.arange(one.width // 2) for one in start.graph.prunable}
+    point.__dict__["cut"] = Cut(keep, {}, None, 1.5, 1)
+    assert point.proof.removed_channels == 32
+    assert point.just_pruned[0].weight.equal(module[0].weight[:16])
