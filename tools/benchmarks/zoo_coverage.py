@@ -30,7 +30,7 @@ from tools.command_line import run
 
 MODELS = Path(__file__).parent / "zoo_models.txt"
 SECONDS = 1800  # for one model; the slowest so far took 200 by itself
-PEER_SECONDS = 90  # Torch-Pruning does not end on some attention networks; where it ends, it took 31 at most
+PEER_SECONDS = 60  # Torch-Pruning does not end on some attention networks; where it ends, it took 31 at most
 INSTALL = "pip install --no-deps torchvision timm torch-pruning && pip install huggingface_hub pyyaml"
 FORK = multiprocessing.get_context("fork")
 COLUMNS = ("model", "onnx_route", "torch_route", "parameters_left", "export_s", "analysis_s", "surgery_s", "proof_s")
