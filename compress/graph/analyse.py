@@ -178,7 +178,9 @@ def _balance_rules(execution: Execution, class_of: IntArray, removable: BoolArra
     nodes = execution.network.model.graph.node
     rules: dict[bytes, BalanceRule] = {}
     for note in execution.trace.balances:
-        rows = np.unique(class_of[note.rows], axis=0)
+        rows = class_of[note.rows]
+        new = np.append(True, (rows[1:] != rows[:-1]).any(1))  # neighbours are mostly alike: sort few rows, not all
+        rows = np.unique(rows[new], axis=0)
         if len(rows) > 1 and removable[rows].any():
             rules.setdefault(rows.tobytes(), BalanceRule(nodes[note.node].name, rows))
     return tuple(rules.values())
@@ -193,9 +195,12 @@ def _with_families(
     common divisor of the atoms' sizes tells how finely a family can be cut.
     """
     family = {name: name for name in sets}
+    names = list(sets)
+    number_of = _set_numbers(sets, labels)
     for rule in balances:
-        members = [name for name, one in sets.items() if np.isin(one.classes, rule.rows).any()]
-        oldest = min((family[name] for name in members), key=list(sets).index)
+        numbers = number_of[rule.rows]
+        members = [names[number] for number in np.flatnonzero(np.bincount(numbers[numbers >= 0]))]
+        oldest = min((family[name] for name in members), key=names.index)
         merged = {family[name] for name in members}
         family = {name: oldest if root in merged else root for name, root in family.items()}
     atoms = atom_of(sets, balances, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -77,18 +78,18 @@ def _apply(
 def _label_weights(network: Network, trace: Trace) -> dict[str, Labelled]:
     """Issue labels along every axis of the floating-point initializers.
 
-    A convolution's window never shrinks, so its axes get none. Each row of a grouped convolution's weight may lose
-    other input channels than its neighbours in other groups, so these labels differ from row to row.
+    A convolution's window never shrinks, so its axes get none. Each group of a grouped convolution's weight may lose
+    other input channels than its neighbours, so these labels differ from group to group.
     """
     convolved = {
         node.input[1]: node.op_type for node in network.model.graph.node if node.op_type in ("Conv", "ConvTranspose")
     }
-    grouped = {
-        node.input[1]
-        for node in network.model.graph.node
-        for attribute in node.attribute
-        if node.input[1:2] and attribute.name == "group" and attribute.i > 1
-    }
+    rows_alike: dict[str, int] = {}
+    for node in network.model.graph.node:
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        if node.input[1:2] and groups > 1 and node.input[1] in network.weights:
+            rows = len(network.weights[node.input[1]])
+            rows_alike[node.input[1]] = math.gcd(rows_alike.get(node.input[1], 0), rows // groups)
     tensors = {}
     for name, data in network.weights.items():
         tensor = Labelled(data.shape, (), name)
@@ -96,7 +97,7 @@ def _label_weights(network: Network, trace: Trace) -> dict[str, Labelled]:
         if np.issubdtype(data.dtype, np.floating):
             for axis, size in enumerate(data.shape):
                 if size > 1 and (axis < 2 or name not in convolved):
-                    rows = (0,) if axis == 1 and name in grouped else ()
-                    axes.append(trace.fresh(tensor, axis, rows))
+                    grouped = axis == 1 and name in rows_alike
+                    axes.append(trace.fresh(tensor, axis, (0,) if grouped else (), rows_alike[name] if grouped else 1))
         tensors[name] = replace(tensor, axes=tuple(axes))
     return tensors

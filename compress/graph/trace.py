@@ -93,13 +93,14 @@ class Trace:
     alternatives: dict[str, tuple[tuple[int, ...], IntArray]] = field(default_factory=dict)
     labels: int = FROZEN + 1
 
-    def fresh(self, tensor: Labelled, axis: int, rows: Sequence[int] = ()) -> AxisLabels:
+    def fresh(self, tensor: Labelled, axis: int, rows: Sequence[int] = (), alike: int = 1) -> AxisLabels:
         """Issue new labels along an axis of a tensor, which must have a name.
 
         Args:
             tensor: The tensor the labels are for.
             axis: The axis they run along.
             rows: Other axes along which they differ.
+            alike: How many positions in a row, along the first of `rows`, share their labels; divides its size.
 
         Raises:
             ParityFailed: The tensor of a pruned network has another size than its labels.
@@ -115,8 +116,11 @@ class Trace:
                     f"along axis {axis}; report this network"
                 )
             return AxisLabels(axis, labels)
+        if alike > 1:
+            shape[rows[0]] //= alike
         count = int(np.prod(shape))
-        entry = AxisLabels(axis, np.arange(self.labels, self.labels + count, dtype=np.int64).reshape(shape))
+        labels = np.arange(self.labels, self.labels + count, dtype=np.int64).reshape(shape)
+        entry = AxisLabels(axis, labels.repeat(alike, rows[0]) if alike > 1 else labels)
         self.labels += count
         self.issued[key] = (tensor.name, entry)
         return entry

@@ -84,8 +84,7 @@ def _reason(trace: Trace, edge: int) -> str:
 
 def _place(trace: Trace, label: int) -> str:
     for name, entry in trace.issued.values():
-        position = label - int(entry.labels.flat[0])
-        if 0 <= position < entry.labels.size:
-            index = np.unravel_index(position, entry.labels.shape)[entry.axis]
+        if entry.labels.flat[0] <= label <= entry.labels.flat[-1]:
+            index = np.argwhere(entry.labels == label)[0, entry.axis]
             return f"position {index} of {name!r} along axis {entry.axis}"
     return "a channel"
