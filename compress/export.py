@@ -20,8 +20,8 @@ from onnxscript.rewriter.rules.common import (
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compress.front_door import translate
-from compress.front_door_writer import Untranslated
+from compress.front_door.reading import translate
+from compress.front_door.writer import Untranslated
 from compress.graph.fold import fold_constants, remove_unused
 from compress.graph.network import Network, check_open_batch
 from compress.graph.offsets import fold_added_constants

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from compress import export
 from compress.export import OPSET, export_module
-from compress.front_door import translate
-from compress.front_door_writer import Untranslated
+from compress.front_door.reading import translate
+from compress.front_door.writer import Untranslated
 from compress.graph.analyse import analyse
 from compress.graph.network import Network
 from compress.graph.run import random_feeds, run
@@ -107,6 +107,24 @@ def test_the_front_door_gives_the_network_that_the_exporter_gives(
     (one,), (two,) = run(direct.model, feeds).values(), run(slow.model, feeds).values()
     assert np.abs(one - two).max() <= ROUNDING * np.ptp(two)
     assert sets(direct) == sets(slow)
+
+
+def test_attention_between_windows_is_exported_though_the_exporter_takes_no_such_rank() -> None:
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = nn.Linear(6, 18)
+
+        def forward(self, x: Tensor) -> Tensor:
+            query, key, value = self.read(x).view(1, 3, 5, 3, 2, 3).permute(3, 0, 4, 1, 2, 5)
+            return nn.functional.scaled_dot_product_attention(query, key, value)
+
+    torch.manual_seed(0)
+    module, example = Windows().eval(), torch.randn(1, 3, 5, 6)
+    network = export_module(module, example)
+    (name,) = network.inputs
+    (result,) = run(network.model, {name: example.numpy()}).values()
+    assert np.abs(result - module(example).detach().numpy()).max() <= 1e-6
 
 
 @pytest.mark.parametrize("module", [UNet(4), Common()], ids=["unet", "common"])

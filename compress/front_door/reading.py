@@ -20,8 +20,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from compress.front_door_operators import CREATION, OPERATORS, PASSED
-from compress.front_door_writer import TYPES, Untranslated, Value, Writer
+from compress.front_door.operators import CREATION, OPERATORS, PASSED
+from compress.front_door.writer import TYPES, Untranslated, Value, Writer
 
 IR_VERSION = 10  # what torch's exporter writes
 LARGEST_CONSTANT_ELEMENTS = 1 << 18  # larger ones are left to the exporter, which may keep them computed

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 Array = NDArray[np.generic]
+Sizes = int | Sequence[int]
 TYPES = {
     torch.float32: onnx.TensorProto.FLOAT,
     torch.int64: onnx.TensorProto.INT64,
@@ -127,3 +128,28 @@ class Writer:
             if not count or name not in self._counts:
                 self._counts.setdefault(name, 1)
                 return name
+
+
+def integers(*numbers: int) -> Array:
+    """Return sizes or axes as ONNX takes them."""
+    return np.array(numbers, np.int64)
+
+
+def each(sizes: Sizes, count: int) -> list[int]:
+    """Return a size per axis, where torch takes one for all, too."""
+    listed = [sizes] if isinstance(sizes, int) else list(sizes)
+    return listed * count if len(listed) == 1 else listed
+
+
+def positive(axis: int, rank: int) -> int:
+    """Count an axis from the first."""
+    return axis + rank if axis < 0 else axis
+
+
+def as_result(writer: Writer, operand: Any) -> Value:
+    """Return an operand of the result's type: a number becomes a constant, a tensor of another type is not known."""
+    if isinstance(operand, Value):
+        if operand.dtype != writer.result.dtype:
+            raise Untranslated(f"an operand of type {operand.dtype}")
+        return operand
+    return writer.constant(torch.tensor(operand, dtype=writer.result.dtype).numpy())

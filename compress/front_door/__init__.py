@@ -1,0 +1,1 @@
+"""From a torch module straight to ONNX, for programs of common operators."""
