@@ -35,7 +35,7 @@ def recipe_for(method: str) -> Recipe:
             "task": {"name": "tests.compress.methods.digits:Digits"},
             "method": {"name": method, **SETTINGS.get(method, {})},
             "baseline": TRAINED,
-            "condense": TRAINED | {"steps": 60},
+            "condense": TRAINED | {"steps": 80},
             "finetune": TRAINED | {"steps": 10},
         }
     )

@@ -48,15 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     names = options.models.split(",") if options.models else MODELS.read_text().split()
     results = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
-    zoo_model.warm_up()
     print("  ".join(COLUMNS))
-    for name in names:
-        if any(result["model"] == name for result in results):
-            continue
-        results.append(_measure(name) | _measure_peer(name))
-        print("  ".join(_cell(results[-1].get(column)) for column in COLUMNS), flush=True)
-        if options.json:
-            write_whole(options.json, json.dumps(results, indent=1) + "\n")
+    done = {result["model"] for result in results}
+    with zoo_model.warm():
+        for name in (name for name in names if name not in done):
+            results.append(_measure(name) | _measure_peer(name))
+            print("  ".join(_cell(results[-1].get(column)) for column in COLUMNS), flush=True)
+            if options.json:
+                write_whole(options.json, json.dumps(results, indent=1) + "\n")
     _summarise(results)
     return 0 if all(result["onnx_route"] in ("passed", "not exported") for result in results) else 3
 

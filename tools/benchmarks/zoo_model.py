@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,20 @@ SIDE = 128  # pixels, where a model takes any size; a multiple of every stride
 RATIOS: dict[str, float | None] = {"0.5": 0.5, "0.3": 0.3, "uneven": None}
 
 
-def warm_up() -> None:
-    """Load the packages and what torch needs for its first export, once for all processes forked from this one."""
-    warnings.simplefilter("ignore")
+@contextlib.contextmanager
+def warm() -> Iterator[None]:
+    """Load the packages and what torch needs for its first export, once for all processes that are forked inside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for package in PACKAGES:
         with contextlib.suppress(ImportError):  # what is missing is told when a model needs it
             importlib.import_module(package)
-    torch.set_num_threads(1)
     part = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     analyse(export_module(part.eval(), torch.zeros(1, 3, 8, 8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    torch.set_num_threads(threads)
 
 
 def ours(name: str) -> dict[str, Any]:
