@@ -217,7 +217,8 @@ def test_a_folder_without_blocks_is_rebuilt_bit_by_bit_in_a_fresh_process(
     )
     assert read_record(tmp_path).stubs == stubs_of(pruned)
     code = (
-        "from pathlib import Path; from compress.model_folder import load_folder; "
+        "import torch; from pathlib import Path; from compress.model_folder import load_folder; "
+        f"torch.set_num_threads({torch.get_num_threads()}); "  # sums are split among them
         f"from tests.compress.test_blocks import outputs; print(outputs(load_folder(Path({str(tmp_path)!r}))))"
     )
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -49,7 +49,8 @@ def output_hash(module: nn.Module) -> str:
 
 def test_a_fresh_process_computes_the_same_bits(folder: Path, pruned: tuple[nn.Module, Network]) -> None:
     code = (
-        "from pathlib import Path; from compress.model_folder import load_folder; "
+        "import torch; from pathlib import Path; from compress.model_folder import load_folder; "
+        f"torch.set_num_threads({torch.get_num_threads()}); "  # sums are split among them
         "from tests.compress.test_model_folder import output_hash; "
         f"print(output_hash(load_folder(Path({str(folder)!r}))))"
     )
