@@ -51,6 +51,20 @@ class SqueezeToOne(nn.Module):
         return self.head(y * gate)
 
 
+class Table(nn.Module):
+    """Adds what a small network makes of fixed positions, as position biases are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Buffer(torch.randn(16, 2))
+        self.place = nn.Linear(2, 8)
+        self.stem = nn.Linear(4, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x) + self.place(self.positions).sigmoid())
+
+
 def graph_of(module: nn.Module, *shape: int) -> ChannelGraph:
     return analyse(export_module(module, torch.zeros(shape)))
 
@@ -94,3 +108,19 @@ def test_a_wrong_single_channel_is_a_mistake(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("compress.graph.surgery.remove_channels", lambda graph, keep: wrong)
     with pytest.raises(ParityFailed, match=r"changes 'squeeze' by .* of its spread"):
         prune(graph.network, {"squeeze": np.array([2])})
+
+
+def test_a_layer_that_is_folded_once_it_is_smaller_is_compared_through_its_readers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("compress.graph.fold.LARGEST_FOLDED_ELEMENTS", 100)  # between 16 x 8 and 16 x 4
+    torch.manual_seed(0)
+    graph = graph_of(Table(), 1, 16, 4)
+    keep = {"stem": np.array([0, 3, 4, 7])}
+    pruned = prune(graph.network, keep)
+    assert "place" in [layer.name for layer in graph.layers]
+    assert "place" not in [layer.name for layer in analyse(pruned).layers]
+    assert pruned.proof is not None
+    assert pruned.proof.removed_channels == 4
+    wrong = remove_channels(graph, {"stem": np.array([0, 3, 4, 6])})
+    assert compare_numbers(graph, keep, wrong).error_of_spread > TOLERANCE
