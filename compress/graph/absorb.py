@@ -169,7 +169,8 @@ def _dead_outputs(graph: ChannelGraph, layer: Layer) -> Floats:
     weight = weights[layer.weight]
     axis = output_axis(graph, layer)
     alive = np.abs(weight).sum(axis=tuple(a for a in range(weight.ndim) if a != axis)) > 0
-    bias = weights[layer.bias].astype(np.float64) if layer.bias in weights else np.zeros(layer.out_channels)
+    known = layer.bias is not None and layer.bias in weights
+    bias = weights[str(layer.bias)].astype(np.float64) if known else np.zeros(layer.out_channels)
     return np.where(alive, np.nan, np.broadcast_to(bias.reshape(-1), alive.shape))
 
 

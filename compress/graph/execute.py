@@ -88,14 +88,15 @@ def _label_weights(network: Network, trace: Trace) -> dict[str, Labelled]:
     for node in network.model.graph.node:
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
         if node.input[1:2] and groups > 1 and node.input[1] in network.weights:
-            rows = len(network.weights[node.input[1]])
+            rows = network.shapes[node.input[1]][0]
             rows_alike[node.input[1]] = math.gcd(rows_alike.get(node.input[1], 0), rows // groups)
     tensors = {}
-    for name, data in network.weights.items():
-        tensor = Labelled(data.shape, (), name)
+    for weight in network.model.graph.initializer:
+        name, shape = weight.name, tuple(weight.dims)
+        tensor = Labelled(shape, (), name)
         axes: list[AxisLabels] = []
-        if np.issubdtype(data.dtype, np.floating):
-            for axis, size in enumerate(data.shape):
+        if np.issubdtype(onnx.helper.tensor_dtype_to_np_dtype(weight.data_type), np.floating):
+            for axis, size in enumerate(shape):
                 if size > 1 and (axis < 2 or name not in convolved):
                     grouped = axis == 1 and name in rows_alike
                     axes.append(trace.fresh(tensor, axis, (0,) if grouped else (), rows_alike[name] if grouped else 1))

@@ -22,7 +22,9 @@ def find_layers(network: Network) -> tuple[WeightedLayer, ...]:
     """List the operators with weights, those included that use a matrix transposed (torch's Linear on sequences)."""
     graph = network.model.graph
     outline = onnx.ModelProto()
-    outline.graph.initializer.extend(onnx.TensorProto(name=n, dims=data.shape) for n, data in network.weights.items())
+    outline.graph.initializer.extend(
+        onnx.TensorProto(name=w.name, dims=w.dims) for w in network.model.graph.initializer
+    )
     turned = {
         node.output[0]: node.input[0]
         for node in graph.node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -131,9 +131,9 @@ class Network:
         return static_shapes(self.model)
 
     @cached_property
-    def weights(self) -> dict[str, Array]:
-        """Initializer name -> data (a view of the model where that is possible: do not write to it)."""
-        return {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}
+    def weights(self) -> Mapping[str, Array]:
+        """Initializer name -> data, read when it is asked for (do not write to it)."""
+        return _Weights(self.model.graph.initializer)
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
@@ -144,6 +144,28 @@ class Network:
     def outputs(self) -> dict[str, tuple[int, ...]]:
         """Output name -> shape."""
         return {value.name: self.shapes.get(value.name, ()) for value in self.model.graph.output}
+
+
+class _Weights(Mapping[str, Array]):
+    """Initializers by name, each converted once: analysing a network takes few of them."""
+
+    def __init__(self, tensors: Iterable[onnx.TensorProto]) -> None:
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+        self._read: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._read:
+            self._read[name] = numpy_helper.to_array(self._tensors[name])
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def check_open_batch(original: onnx.ModelProto, network: Network) -> None:
