@@ -26,18 +26,7 @@ def convolution(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Value:
-    count = len(weight.shape) - 2
-    if len(x.shape) != len(weight.shape):
-        raise Untranslated("a convolution without a batch")
-    return writer.add(
-        "Conv",
-        [x, weight, bias],
-        group=groups,
-        pads=each(padding, count) * 2,
-        strides=each(stride, count),
-        dilations=each(dilation, count),
-        kernel_shape=weight.shape[2:],
-    )
+    return writer.add("Conv", [x, weight, bias], **_window(x, weight, stride, padding, dilation, groups))
 
 
 def transposed(
@@ -51,19 +40,23 @@ def transposed(
     groups: int = 1,
     dilation: Sizes = 1,
 ) -> Value:
+    attributes = _window(x, weight, stride, padding, dilation, groups)
+    extra = each(output_padding, len(weight.shape) - 2)
+    return writer.add("ConvTranspose", [x, weight, bias], output_padding=extra, **attributes)
+
+
+def _window(x: Value, weight: Value, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int) -> dict[str, Any]:
+    """Return the attributes that say how a convolution's window moves."""
     count = len(weight.shape) - 2
     if len(x.shape) != len(weight.shape):
         raise Untranslated("a convolution without a batch")
-    return writer.add(
-        "ConvTranspose",
-        [x, weight, bias],
-        group=groups,
-        pads=each(padding, count) * 2,
-        strides=each(stride, count),
-        dilations=each(dilation, count),
-        output_padding=each(output_padding, count),
-        kernel_shape=weight.shape[2:],
-    )
+    return {
+        "group": groups,
+        "pads": each(padding, count) * 2,
+        "strides": each(stride, count),
+        "dilations": each(dilation, count),
+        "kernel_shape": weight.shape[2:],
+    }
 
 
 def linear(writer: Writer, x: Value, weight: Value, bias: Value | None = None) -> Value:
