@@ -94,7 +94,7 @@ def _merge(step: Step, entry: AxisLabels, block: Block) -> IntArray:
 
 
 def _spread(labels: IntArray, before: Sequence[int], after: Sequence[int], blocks: Sequence[Block]) -> IntArray:
-    """Reshape the label array; axes of a block along which it does not vary stay of size 1."""
+    """Reshape the label array; new axes along which it does not vary have size 1."""
     full = list(labels.shape)
     target = [1] * len(after)
     for block in blocks:
@@ -103,12 +103,13 @@ def _spread(labels: IntArray, before: Sequence[int], after: Sequence[int], block
                 full[axis] = before[axis]
             for axis in block.after:
                 target[axis] = after[axis]
-    return np.broadcast_to(labels, full).reshape(target)
+    spread = np.broadcast_to(labels, full).reshape(target)
+    return _without_repeats(spread, [axis for block in blocks if len(block.after) > 1 for axis in block.after])
 
 
 def _split(step: Step, entry: AxisLabels, block: Block, choice: _Choice) -> list[AxisLabels]:
     """Decide which of the parts of an axis shrinks."""
-    labels = _without_repeats(entry.labels, block.after) if len(block.after) > 1 else entry.labels
+    labels = entry.labels
     varying = [axis for axis in block.after if labels.shape[axis] > 1]
     decided = None if step.trace.given is None else step.trace.given.decisions.get(choice.key)
     if decided is not None and decided not in varying:  # a pruned network with one channel left per row
