@@ -11,6 +11,7 @@ import onnx
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.base import RUNTIMES, open_session
+from runtimes.bundled.memory import own_memory
 from runtimes.feeds import random_feeds
 
 AGAIN = " built again, "  # between a model's name and the number of the build
@@ -33,9 +34,10 @@ def prepare_builds(
     """
     calls = {}
     for build in range(RUNTIMES[target.runtime].builds):
-        session = stack.enter_context(open_session(model, target, build))
         key = f"{name}{AGAIN}{build}" if build else name
-        calls[key] = session.prepare(random_feeds(session.inputs, session.dtypes, seed))
+        with own_memory():
+            session = stack.enter_context(open_session(model, target, build))
+            calls[key] = session.prepare(random_feeds(session.inputs, session.dtypes, seed))
     return calls
 
 

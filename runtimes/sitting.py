@@ -15,6 +15,7 @@ from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.builds import join_builds, prepare_builds
 from runtimes.bundled.interference import Others, wait_until_quiet
+from runtimes.bundled.sampling import MEASURING
 from runtimes.timing import Effort, clock_for, measure
 
 Sitting = dict[str, Measurement]
@@ -78,8 +79,8 @@ class _Progress:
         self._started, self._at_start, self._rounds = time.monotonic(), bar.n, 0
 
     def left_s(self) -> float:
-        """The time that is left for measuring: a quarter in any case, since loading may take it all."""
-        return max(self._effort.budget_s / 4, self._effort.budget_s - (time.monotonic() - self._started))
+        """The time that is left for measuring: half in any case, since loading may take it all."""
+        return max(MEASURING * self._effort.budget_s, self._effort.budget_s - (time.monotonic() - self._started))
 
     def show(self, doing: str, left_s: float | None = None) -> None:
         """Move the bar, and its end.
@@ -99,7 +100,7 @@ class _Progress:
         """Move the bar after a round of measuring."""
         self._rounds += 1
         least_s = elapsed_s / self._rounds * max(self._effort.min_rounds - self._rounds, 0)
-        self.show(f"round {self._rounds}", max(least_s, self.left_s() - self._effort.budget_s / 4))
+        self.show(f"round {self._rounds}", max(least_s, self.left_s() - MEASURING * self._effort.budget_s))
 
 
 def join(done: Sequence[Sitting], references: Collection[str]) -> Sitting:

@@ -25,9 +25,9 @@ import numpy as np
 
 from runtimes.bundled.interference import Others, wait_until_quiet
 from runtimes.bundled.machine import load_average, read_environment
-from runtimes.bundled.memory import give_back
+from runtimes.bundled.memory import give_back, own_memory
 from runtimes.bundled.records import append_record, read_records
-from runtimes.bundled.sampling import measure, random_feeds
+from runtimes.bundled.sampling import MEASURING, measure, random_feeds
 from runtimes.bundled.sessions import RUNTIMES, Refusal
 
 MANIFEST, RESULTS, SCHEMA = "manifest.json", "results.jsonl", 1
@@ -111,10 +111,9 @@ class Run:
         effort, groups, calls = sitting["effort"], list(sitting["turns"].values()), {}
         for model in (model for group in groups for model in group):
             self._watchdog.moved(model)
-            calls[model] = self._runtime.open(*self._inputs(model, effort["seed"]))
-        left_s = max(
-            effort["budget_s"] / 4, effort["budget_s"] - (time.monotonic() - started)
-        )  # loading may take it all
+            with own_memory():
+                calls[model] = self._runtime.open(*self._inputs(model, effort["seed"]))
+        left_s = max(MEASURING * effort["budget_s"], effort["budget_s"] - (time.monotonic() - started))
         effort = dict(effort, budget_s=left_s)
         wait_until_quiet(min(effort["patience_s"], self._watchdog.limit_s / 2))
         others = Others()

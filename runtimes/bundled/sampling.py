@@ -17,6 +17,7 @@ except ImportError:  # Windows does not count context switches
 
 # As in runtimes/timing.py and device_profiles/measurement.py, where the reasons are.
 HEADLINE_QUANTILE, RESAMPLES, CONFIDENCE, CHECK_EVERY = 0.2, 200, 0.9, 4
+MEASURING = 0.5  # of a sitting's time, at least, whatever loading takes: for 30 MobileNetV2s in OpenVINO that is 8 s
 
 
 def random_feeds(feeds: Mapping[str, Any], seed: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -47,7 +47,7 @@ def test_the_bar_ends_later_where_loading_and_the_least_rounds_take_longer_than_
         progress.show_round(elapsed_s)
         seen.append((bar.n, bar.total, bar.postfix))
     assert seen == [
-        (8, 9 + 6 * 9 / 4, "load 2 of 2"),  # a quarter of the budget is for measuring in any case
+        (8, 10 + 6 * 10 / 4, "load 2 of 2"),  # half of the budget is for measuring in any case
         (10, 18 + 6 * 18 / 4, "round 1"),
         (12, 18 + 6 * 18 / 4, "round 2"),
     ]

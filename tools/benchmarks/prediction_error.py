@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--pairs", nargs="+", default=PAIRS, metavar="NETWORK:RUNTIME:THREADS:PRECISION", help="default: all")
     add("--networks", type=int, default=20, help="unseen networks of each pair (default: %(default)s)")
-    add("--variants", type=int, default=32, help="networks to profile in context (default: %(default)s)")
+    add("--variants", type=int, default=40, help="networks to profile in context (default: %(default)s)")
     add("--seconds", type=float, default=10.0, help="about, of each of four measurements (default: %(default)s)")
     add("--patience-s", type=float, default=60.0, help="to wait for other processes, each time (default: %(default)s)")
     add("--seed", type=int, default=0, help="of weights, profiled widths and order (default: %(default)s)")
