@@ -32,7 +32,7 @@ from torch.nn import functional
 from compress.graph.channels import ChannelGraph, Keep, Layer
 from compress.methods.base import Context
 from compress.operators import WEIGHTED, Operators, kind
-from compress.report.gate_figures import GatedBlock
+from compress.report.gates import GatedBlock
 from compress.scores import Scores, producers, set_norms
 from compress.surgery import named_tensors
 from compress.tasks.base import Batch
@@ -125,12 +125,12 @@ class GateAnalysis:
 
     Attributes:
         gates: The blocks that were found or inserted.
-        blocks: After `finish_`, the statistics of each.
+        gated_blocks: After `finish_`, the statistics of each, for the report.
     """
 
     def __init__(self, settings: SqueezeExcitation, context: Context) -> None:
         self.settings, self.context = settings, context
-        self.blocks: list[GatedBlock] = []
+        self.gated_blocks: list[GatedBlock] = []
         self._inserted: dict[str, Layer] = {}
         size = min(settings.batch, settings.samples)
         self._batches = [context.task.batch(-1 - index, size) for index in range(settings.samples // size)]
@@ -171,7 +171,8 @@ class GateAnalysis:
         seen = self._seen()
         for gate in self.gates:
             gates, activity = seen[gate.gates], seen[gate.gated]
-            self.blocks.append(
+            place = gate.excite.removesuffix(".gate.excite")
+            self.gated_blocks.append(
                 GatedBlock(
                     name=gate.excite,
                     kinds=kinds,
@@ -179,13 +180,14 @@ class GateAnalysis:
                     largest=gates.amax(0).numpy(),
                     activity=_means(activity, kind_of, len(kinds)),
                     shut_below=self.settings.shut_below,
+                    samples=len(gates),
+                    inserted=place in self._inserted,
                 )
             )
-            place = gate.excite.removesuffix(".gate.excite")
             if place in self._inserted:
                 absorb_gate_(self.context.module, place, gates.mean(0))
             else:
-                dead = torch.from_numpy(self.blocks[-1].dead)
+                dead = torch.from_numpy(self.gated_blocks[-1].dead)
                 absorb_shut_(self.context.module.get_submodule(gate.squeeze), seen[gate.squeezed].mean(0), dead)
 
     def scores(self) -> Scores:
@@ -219,7 +221,7 @@ class GateAnalysis:
         prunable = {one.name for one in graph.prunable}
         excites = {gate.excite for gate in self.gates}
         blocks: dict[str, list[GatedBlock]] = {}
-        for gate, block in zip(self.gates, self.blocks, strict=True):
+        for gate, block in zip(self.gates, self.gated_blocks, strict=True):
             if gate.set in prunable:
                 blocks.setdefault(gate.set, []).append(block)
         return {name: found for name, found in blocks.items() if len(_makers(graph, name, excites)) == len(found)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from compress.methods.squeeze_excitation import (
     kinds_of_samples,
 )
 from compress.operators import Operators
-from compress.report.gate_figures import GatedBlock, gates_by_kind
 from compress.surgery import named_tensors, prune_module
 from compress.tasks.base import Batch
 from compress.train.loop import Training, train_
@@ -97,7 +95,8 @@ def test_a_planted_shut_channel_is_flagged_alone_and_its_removal_changes_nothing
     inputs = Digits().test.inputs[:64]
     wanted = module(inputs)
     method = analysed(module)
-    assert [np.flatnonzero(block.dead).tolist() for block in method.blocks] == [[PLANTED], []]
+    assert [np.flatnonzero(block.dead).tolist() for block in method.gated_blocks] == [[PLANTED], []]
+    assert [(block.samples, block.inserted) for block in method.gated_blocks] == [(512, False)] * 2
     keep = method.keep()
     assert {name: np.setdiff1d(np.arange(16), kept).tolist() for name, kept in keep.items()} == {"first": [PLANTED]}
     assert method.scores()["first"].argmin() == PLANTED
@@ -122,20 +121,11 @@ def test_absorbing_a_shut_channel_into_the_squeeze_is_closer_than_dropping_it():
 def test_gates_of_a_trained_network_without_penalty_shut_nothing():
     method = analysed(copy.deepcopy(trained_gated()))
     assert method.keep() is None
-    for block in method.blocks:
+    for block in method.gated_blocks:
         assert block.means.shape == (10, 16)
         assert block.kinds[3] == "class 3"
         assert ((block.means > 0) & (block.means < 1)).all()
         assert (block.largest >= block.means.max(0)).all()
-
-
-def test_a_channel_that_one_class_opens_is_specific_and_not_dead():
-    means = np.full((3, 4), 0.5, np.float32)
-    means[:, 1] = 0.01
-    means[:2, 2] = 0.01
-    block = GatedBlock("se", ("a", "b", "c"), means, means.max(0), means, 0.05)
-    assert block.dead.tolist() == [False, True, False, False]
-    assert block.specific.tolist() == [False, False, True, False]
 
 
 def test_the_score_is_gate_times_activation_of_the_class_that_uses_a_channel_most():
@@ -156,7 +146,7 @@ def test_a_bypassed_block_does_not_rank_its_channels():
         module.last_gate.excite.weight[PLANTED] = 0
         module.last_gate.excite.bias[PLANTED] = -20
     method = analysed(module, samples=64)
-    assert np.flatnonzero(method.blocks[1].dead).tolist() == [PLANTED]
+    assert np.flatnonzero(method.gated_blocks[1].dead).tolist() == [PLANTED]
     assert method.keep() is None
     assert method.scores()[method.gates[1].set].argmin() != PLANTED
 
@@ -181,7 +171,8 @@ def test_inserted_gates_train_and_leave_the_network_with_its_own_parameters():
     training = Training(steps=20, batch=32, learning_rate=5e-2, warm_up=0, precision="32-true")
     train_(module, Digits(), training, label="gates", extras=method.extras())
     method.finish_()
-    assert np.mean([block.means.mean() for block in method.blocks]) < 0.92
+    assert np.mean([block.means.mean() for block in method.gated_blocks]) < 0.92
+    assert all(block.inserted for block in method.gated_blocks)
     assert list(named_tensors(module)) == names
     assert not any(part._forward_hooks for part in module.modules())
     prune_module(module, method.context.graph, {"0": np.arange(8)})
@@ -223,12 +214,3 @@ def test_samples_without_classes_are_sorted_into_quarters_of_their_targets():
 def test_a_network_without_gates_is_refused_unless_they_may_be_inserted():
     with pytest.raises(UnsupportedModel, match="has no squeeze-and-excitation block"):
         SqueezeExcitation(insert=False).prepare(context_of(network()))
-
-
-def test_the_figure_has_a_bar_for_every_gate_and_says_what_is_shut():
-    means = np.array([[0.9, 0.01, 0.4], [0.8, 0.02, 0.01]], np.float32)
-    drawn = gates_by_kind(GatedBlock("se.excite", ("cats", "dogs"), means, means.max(0), means, 0.05))
-    tips = [found.text or "" for found in ElementTree.fromstring(drawn).iter() if found.tag.endswith("title")]
-    assert len(tips) == 6
-    assert "channel 1, dogs: 0.020; shut for every sample" in tips
-    assert "channel 2, cats: 0.400; open for some kinds of samples only" in tips
