@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from compress.tasks.base import Batch, Task
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.base import Session, open_session, time_operators, times_operators
+from runtimes.bundled.memory import own_memory
 from runtimes.feeds import random_feeds
 from runtimes.operators import attribute, hosts, merge
 from runtimes.parity import TOLERANCES, compare
@@ -80,10 +81,11 @@ def measure_latencies(
         after_round: Told now and then how many seconds have passed.
     """
     with contextlib.ExitStack() as stack:
-        sessions = {key: stack.enter_context(open_session(each.model, target)) for key, each in networks.items()}
-        calls = {
-            key: session.prepare(random_feeds(session.inputs, session.dtypes)) for key, session in sessions.items()
-        }
+        calls = {}
+        for key, each in networks.items():
+            with own_memory():  # or those that are loaded first, such as the original, would be slower
+                session = stack.enter_context(open_session(each.model, target))
+                calls[key] = session.prepare(random_feeds(session.inputs, session.dtypes))
         effort = Effort(budget_s=seconds, precision_percent=precision_percent)
         return measure(calls, clock=clock_for(target.threads, target.device), effort=effort, after_round=after_round)
 
@@ -118,16 +120,16 @@ def layer_latencies(networks: Mapping[str, Network], target: Target, seconds: fl
 def layer_parts(
     networks: Mapping[str, Network], whole_ms: Mapping[str, float], target: Target
 ) -> dict[str, dict[str, float]]:
-    """Ask the runtime's own profiler what every layer takes inside networks that have the same layers.
+    """Ask the runtime's own profiler what every layer takes inside networks of the same layers.
 
     Args:
-        networks: As they are deployed.
+        networks: As they are deployed; the first one has all layers, of which others may lack some.
         whole_ms: What each of them takes, ms.
         target: Where to run.
 
     Returns:
-        Key -> layer -> its part of the latency, ms; layers that the runtime computes together with others have none.
-        Empty where the runtime's profiler is not read.
+        Key -> layer -> its part of the latency, ms, 0 where the network lacks it; layers that the runtime computes
+        together with others have none. Empty where the runtime's profiler is not read.
     """
     if not times_operators(target):
         return {}
@@ -135,6 +137,8 @@ def layer_parts(
         key: attribute(time_operators(network.model, target), network.model)
         for key, network in progress_bar(networks.items(), f"time operators on {target.name}", "networks")
     }
+    layers = next(iter(times.values())).ms
+    times = {key: replace(each, ms={name: each.ms.get(name, 0.0) for name in layers}) for key, each in times.items()}
     together = hosts(list(times.values()))
     merged = {key: merge(each, together) for key, each in times.items()}
     scales = {key: whole_ms[key] / sum(each.values()) for key, each in merged.items()}
