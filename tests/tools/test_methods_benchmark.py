@@ -10,9 +10,10 @@ import pytest
 
 from device_profiles.errors import BadInput, UnsupportedModel
 from tools.benchmarks import methods
-from tools.benchmarks.methods import Small
+from tools.benchmarks.study import Small, recipe_for
 
 TINY = Small(
+    "classification",
     4,
     4,
     {
@@ -118,7 +119,7 @@ def test_the_summary_says_what_is_much_faster_than_asked():
 @pytest.mark.parametrize("task", methods.TASKS)
 @pytest.mark.parametrize("method", ["l1", "dhp"])
 def test_every_task_has_a_recipe_of_the_whole_budget(task, method):
-    recipe = methods.recipe_for(task, seed=3, steps=10, method=method)
+    recipe = recipe_for(methods.TASKS[task], seed=3, steps=10, method=method)
     own = recipe.condense.steps if recipe.condense else 0
     assert own + recipe.finetune.steps == 10
     assert own == (5 if method == "dhp" else 0)

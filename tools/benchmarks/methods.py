@@ -15,63 +15,44 @@ from __future__ import annotations
 
 import argparse
 import copy
-import functools
 import json
 import logging
 import shlex
 import sys
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.methods import METHODS
-from device_profiles.errors import BadInput, ToolkitError
+from device_profiles.errors import BadInput
 from device_profiles.store import write_whole
 from tools.benchmarks.methods_table import table, verdict
+from tools.benchmarks.study import Made, Row, Small, Study, measured, recipe_for
 from tools.command_line import run
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compress.cut import Cut
-    from compress.graph.network import Network
     from compress.job import Job
-    from compress.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "tools" / "recipes"
 OUTPUT = Path(__file__).with_suffix(".json")
 WORK = ROOT / "runs" / "methods"
 BASELINE, TRAINED_ON, UNIFORM = "baseline", "baseline trained on", "uniform widths"
 SCRATCH = {"scratch, widths of greedy": "greedy", "scratch, uniform widths": UNIFORM}
 BASELINES = (BASELINE, TRAINED_ON, UNIFORM, *SCRATCH)
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Small:
-    """What the benchmark puts in place of a bundled recipe's values, so that all methods take minutes on one core.
-
-    Attributes:
-        baseline_steps: Training steps of the baseline.
-        budget_steps: Training steps after it.
-        changes: By section of the recipe.
-        final_seconds: How long the networks are measured on each target at the end.
-    """
-
-    baseline_steps: int
-    budget_steps: int
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    final_seconds: float = 20.0
-
+SECONDS = ("condense", "score the channels", "finetune", "train")  # the steps whose time says what a method costs
 
 QUICK = {"speedup": 2.0, "profile_seconds": 4.0, "measure_seconds": 1.5}
 TASKS = {
-    "classification": Small(250, 200, {**QUICK, "baseline": {"batch": 32}, "finetune": {"batch": 32}}),
+    "classification": Small(
+        "classification", 250, 200, {**QUICK, "baseline": {"batch": 32}, "finetune": {"batch": 32}}
+    ),
     "denoising": Small(
+        "denoising",
         300,
         300,
         {
@@ -82,8 +63,10 @@ TASKS = {
             "finetune": {"batch": 8},
         },
     ),
-    "super-resolution": Small(600, 300, {**QUICK, "baseline": {"batch": 8}, "finetune": {"batch": 8}}),
-    "paired": Small(300, 300, {**QUICK, "baseline": {"batch": 8}, "finetune": {"batch": 8}}),
+    "super-resolution": Small(
+        "super-resolution", 600, 300, {**QUICK, "baseline": {"batch": 8}, "finetune": {"batch": 8}}
+    ),
+    "paired": Small("paired", 300, 300, {**QUICK, "baseline": {"batch": 8}, "finetune": {"batch": 8}}),
 }
 
 
@@ -109,14 +92,15 @@ def main() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import sets another level
     for task in arguments.tasks:
         steps = arguments.steps or TASKS[task].budget_steps
-        studies = [Study(task, seed, steps, arguments.work) for seed in arguments.seeds]
+        made = [Networks(task, seed, steps, arguments.work) for seed in arguments.seeds]
         found = {
             "command": shlex.join(["python", "tools/benchmarks/methods.py", *sys.argv[1:]]),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": read_environment().cpu_model,
-            **studies[0].description(),
+            "goal_speedup": made[0].study.start.recipe.speedup,
+            **made[0].study.description(),
             "not_run": [name for name in methods if name not in arguments.methods],
-            "rows": run_task(studies, arguments.methods),
+            "rows": run_task(made, arguments.methods),
         }
         known = json.loads(arguments.json.read_text("utf-8"))["tasks"] if arguments.json.exists() else {}  # by now
         known |= {task: found}
@@ -139,80 +123,25 @@ def names_from(known: Mapping[str, Any] | list[str]) -> Callable[[str], list[str
     return read
 
 
-def recipe_for(task: str, seed: int, steps: int, method: str = "l1") -> Recipe:
-    """Return a task's recipe with a method, a seed and so many training steps after the baseline."""
-    from compress.arguments import find_callable
-    from compress.recipe import Recipe
-
-    small = TASKS[task]
-    content = dict(_bundled(task))
-    for section, change in small.changes.items():
-        content[section] = {**content[section], **change} if isinstance(change, dict) else change
-    own = steps // 2 if find_callable(method, METHODS, "method").trains else 0
-    finetune = content["finetune"] | {"steps": steps - own}
-    content |= {
-        "seed": seed,
-        "task": content["task"] | {"seed": seed},
-        "method": {"name": method},
-        "baseline": content["baseline"] | {"steps": small.baseline_steps},
-        "condense": finetune | {"steps": own, "schedule": "flat"} if own else None,
-        "finetune": finetune,
-        "goals": {},
-    }
-    return Recipe.model_validate(content)
-
-
-@functools.cache
-def _bundled(task: str) -> dict[str, Any]:
-    """Read a task's recipe, once: all of its networks come from the same one, whoever edits it meanwhile."""
-    return tomllib.loads((RECIPES / f"{task}.toml").read_text("utf-8"))
-
-
-class Study:
-    """All networks of one task and seed; each is made once, in a folder of its own.
+class Networks:
+    """Makes the networks of one task and seed.
 
     Args:
         task: Of `TASKS`.
-        seed: Of the weights, of the order of the data and of what methods draw.
+        seed: See `Study`.
         steps: After the baseline.
-        work: Where the folders go.
+        work: Where the study's folder goes.
     """
 
     def __init__(self, task: str, seed: int, steps: int, work: Path) -> None:
-        self.task, self.seed, self.steps = task, seed, steps
-        self.folder = work / f"{task}-{steps}-{seed}"
-        self.start = self._job("start", "l1").start
+        self.task = task
+        self.study = Study(TASKS[task], seed, steps, work / f"{task}-{steps}-{seed}")
         self.jobs: dict[str, Job] = {}
 
-    def description(self) -> dict[str, Any]:
-        """Return what all networks have in common."""
-        recipe = self.start.recipe
-        return {
-            "goal_speedup": recipe.speedup,
-            "baseline_steps": recipe.baseline.steps,
-            "budget_steps": self.steps,
-            "metric": {
-                "name": self.start.task.metric.name,
-                "unit": self.start.task.metric.unit,
-                "higher_is_better": self.start.task.metric.higher_is_better,
-            },
-            "recipe": recipe.model_dump(mode="json", exclude={"method", "condense", "seed", "goals"}),
-        }
-
     def row(self, name: str) -> Row:
-        """Make a network, unless it is there, and return what is known of it; a reason where it cannot be made."""
-        row = {"task": self.task, "method": name, "seed": self.seed}
-        try:
-            return row | self.job(name).folder.once("row", lambda: self._made(name))
-        except ToolkitError as error:
-            return row | {"reason": str(error)}
-
-    def network(self, name: str) -> Network:
-        """Return a network as it is deployed, once its row is there."""
-        from compress.graph.network import Network
-        from runtimes.model_file import read_model
-
-        return Network(read_model(self.folder / name / "model.onnx"))
+        """Make a network, unless it is there, and return what is known of it."""
+        common = {"task": self.task, "method": name, "seed": self.study.seed}
+        return common | self.study.row(name, lambda: self._made(name))
 
     def job(self, name: str) -> Job:
         """Return the job of a method or of a baseline; what comes before the method is computed once for all."""
@@ -221,80 +150,53 @@ class Study:
         return self.jobs[name]
 
     def _begun(self, name: str) -> Job:
-        job, start = self._job(name, name if name in METHODS else "l1"), self.start
+        from compress.job import Job
+
+        study, method = self.study, name if name in METHODS else "l1"
+        job = Job(recipe_for(study.small, study.seed, study.steps, method), study.folder_of(name))
+        start = study.start
         job.start.baseline, job.start.graph, job.start.profiles = start.baseline, start.graph, start.profiles
         if name == UNIFORM:
             job.folder.once("cut", lambda: _uniform_cut(job).to_json())  # in place of the method's
         return job
 
-    def _job(self, name: str, method: str) -> Job:
-        from compress.job import Job
-        from compress.run_folder import RunFolder
-
-        common = recipe_for(self.task, self.seed, self.steps).model_dump(mode="json")
-        folder = RunFolder(self.folder / name, {"recipe": common})
-        return Job(recipe_for(self.task, self.seed, self.steps, method), folder)
-
-    def _made(self, name: str) -> Row:
-        from compress.export import deployable, export_module
-        from compress.graph.count import macs
-        from runtimes.model_file import to_bytes
-
-        job, row = self.job(name), {}
+    def _made(self, name: str) -> Made:
+        job, facts = self.job(name), {"steps": self._steps(name)}
         if name == BASELINE:
-            module = job.start.baseline.module
-        elif name == TRAINED_ON:
-            module = self._trained(name, copy.deepcopy(job.start.baseline.module), job.recipe.finetune)
-        elif name in SCRATCH:
-            module = self._scratch(name)
-        else:
-            row["quality_before_finetuning"] = _renewed_quality(job)
-            row["cut_speedup"] = job.point.cut.speedup
-            module = job.point.pruned.module
-        network = deployable(export_module(module, job.start.example))
-        write_whole(job.folder.path / "model.onnx", to_bytes(network.model))
-        seconds = job.folder.seconds()
-        return row | {
-            "quality": _quality(job, module),
-            "parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "macs": macs(network),
-            "steps": self._steps(name),
-            "seconds": {
-                step: seconds[step]
-                for step in ("condense", "score the channels", "finetune", "train")
-                if step in seconds
-            },
-        }
+            return Made(job.start.baseline.module, facts)
+        if name == TRAINED_ON:
+            module = copy.deepcopy(job.start.baseline.module)
+            return Made(self.study.train_(name, module, job.recipe.finetune), facts)
+        if name in SCRATCH:
+            return Made(self._scratch(name), facts)
+        before = {"quality_before_finetuning": self._renewed_quality(job), "cut_speedup": job.point.cut.speedup}
+        return Made(job.point.pruned.module, before | facts)
 
     def _steps(self, name: str) -> dict[str, int]:
         """Return the training steps of a network, before and after the cut; the common baseline's are not counted."""
         recipe = self.job(name).recipe
         if name in (BASELINE, *SCRATCH):
-            return {"train": recipe.baseline.steps + (self.steps if name in SCRATCH else 0)}
+            return {"train": recipe.baseline.steps + (self.study.steps if name in SCRATCH else 0)}
         own = recipe.condense.steps if recipe.condense else 0
         return {"condense": own, "finetune": recipe.finetune.steps}
 
     def _scratch(self, name: str) -> nn.Module:
         """Train the widths of another network from new weights, for the steps of the baseline and of the budget."""
-        import torch
-
-        from compress.models import import_callable
         from compress.surgery import prune_module
 
-        job, model = self.job(name), self.start.recipe.model
-        torch.manual_seed(self.seed)
-        fresh = import_callable(model.factory)(**model.factory_arguments)
-        module = prune_module(fresh, job.start.graph, self.job(SCRATCH[name]).point.cut.keep, prove=False)
-        training = job.recipe.baseline
-        return self._trained(name, module, replace(training, steps=training.steps + self.steps))
+        start = self.study.start
+        fresh = start.fresh(self.study.seed)
+        module = prune_module(fresh, start.graph, self.job(SCRATCH[name]).point.cut.keep, prove=False)
+        training = self.job(name).recipe.baseline
+        return self.study.train_(name, module, replace(training, steps=training.steps + self.study.steps))
 
-    def _trained(self, name: str, module: nn.Module, training: Any) -> nn.Module:
-        from compress.train.loop import train_
+    def _renewed_quality(self, job: Job) -> float:
+        """Judge the cut network with new statistics in its normalisations: what fine-tuning starts from."""
+        from compress.train.judge import recalibrate_
 
-        job = self.job(name)
-        with job.folder.timed("train"):
-            train_(module, job.start.task, training, label=name, checkpoint=job.folder.checkpoint("train"))
-        return module
+        module = copy.deepcopy(job.point.just_pruned)
+        recalibrate_(module, job.start.task)
+        return self.study.quality(module)
 
 
 def _uniform_cut(job: Job) -> Cut:
@@ -303,46 +205,16 @@ def _uniform_cut(job: Job) -> Cut:
     return cut_uniform(job.start.norms, job.rig, job.rig.goal)
 
 
-def _renewed_quality(job: Job) -> float:
-    """Judge the cut network with new statistics in its normalisations: what fine-tuning starts from."""
-    from compress.train.judge import recalibrate_
-
-    module = copy.deepcopy(job.point.just_pruned)
-    recalibrate_(module, job.start.task)
-    return _quality(job, module)
-
-
-def _quality(job: Job, module: nn.Module) -> float:
-    from compress.train.judge import judge
-
-    return judge(module, job.start.task, job.start.task.held_out()).mean().item()
-
-
-def run_task(studies: list[Study], methods: list[str]) -> list[Row]:
+def run_task(made: list[Networks], methods: list[str]) -> list[Row]:
     """Make every network of a task, then measure all of them on each target in one run."""
-    from compress.validate import measure_latencies
-
-    rows = {(study.seed, name): study.row(name) for study in studies for name in (*BASELINES, *methods)}
-    networks = {
-        (study.seed, name): study.network(name)
-        for study in studies
-        for name in (*BASELINES, *methods)
-        if "reason" not in rows[study.seed, name]
-    }
-    for target in studies[0].start.targets:
-        found = measure_latencies(
-            {f"{name} {seed}": network for (seed, name), network in networks.items()},
-            target,
-            TASKS[studies[0].task].final_seconds,
-        )
-        for seed, name in networks:
-            measured = found[f"{name} {seed}"]
-            rows[seed, name].setdefault("targets", {})[target.name] = {
-                "speedup": round(found[f"{BASELINE} {seed}"].ms / measured.ms, 3),
-                "ms": round(measured.ms, 4),
-                "n": measured.n,
-                "spread_percent": round(measured.spread_percent, 2),
-            }
+    keys = {f"{name} {one.study.seed}": (one, name) for one in made for name in (*BASELINES, *methods)}
+    rows = {key: one.row(name) for key, (one, name) in keys.items()}
+    networks = {key: one.study.network(name) for key, (one, name) in keys.items() if "reason" not in rows[key]}
+    wholes = {key: f"{BASELINE} {keys[key][0].study.seed}" for key in networks}
+    study = made[0].study
+    for key, targets in measured(networks, wholes, study.start.targets, study.small.final_seconds).items():
+        seconds = rows[key]["seconds"]
+        rows[key] |= {"seconds": {step: seconds[step] for step in SECONDS if step in seconds}, "targets": targets}
     return list(rows.values())
 
 
