@@ -1,0 +1,155 @@
+"""The trained comparison, with a few arms and a handful of steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from compress.export import export_module
+from compress.graph.analyse import analyse
+from compress.models.resnet import CifarResNet
+from device_profiles.errors import RuntimeUnavailable, UnsupportedModel
+from tools.benchmarks import peers, peers_trained
+from tools.benchmarks.peers_arms import TASKS, TorchPruning, Trial
+from tools.benchmarks.peers_macs import MacsCost
+from tools.benchmarks.peers_torch_pruning import Peer, widths
+from tools.benchmarks.study import Small
+
+TINY = Small(
+    "classification",
+    4,
+    6,
+    {
+        "profile": "isolated",
+        "profile_seconds": 0.3,
+        "measure_seconds": 0.3,
+        "model": {"name": "resnet-20", "depth": 8, "width": 8},
+        "baseline": {"batch": 16},
+        "finetune": {"batch": 16},
+    },
+    final_seconds=0.3,
+    choosing_every=3,
+)
+MADE = ("decig-macs", "greedy-macs", "uniform", "scratch-found-whole", "original-trained-on")
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    """Run the benchmark in one folder; the second call finds what the first one made."""
+    folder = tmp_path_factory.mktemp("peers")
+
+    def start(*arms: str) -> dict:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(TASKS, "resnet", Trial(TINY))
+            common = ["--json", str(folder / "p.json"), "--work", str(folder / "work"), "--seeds", "0"]
+            assert peers.main(["--trained", "--tasks", "resnet", "--speedups", "1.3", *common, "--arms", *arms]) == 3
+        (entry,) = json.loads((folder / "p.json").read_text())
+        return entry
+
+    start.folder = folder
+    return start
+
+
+@pytest.fixture(scope="module")
+def entry(call):
+    return call(*MADE)
+
+
+def test_every_network_has_the_same_steps_and_is_measured(entry):
+    rows = {row["arm"]: row for row in entry["rows"]}
+    assert set(rows) == {"original", *MADE}
+    assert {name: row["steps"] for name, row in rows.items()} == {
+        "original": 0,
+        "decig-macs": 6,
+        "greedy-macs": 6,
+        "uniform": 6,
+        "scratch-found-whole": 10,
+        "original-trained-on": 6,
+    }
+    assert all(set(row["targets"]) == {"onnxruntime-cpu", "openvino-cpu"} for row in rows.values())
+    assert rows["original"]["parameters"] == rows["original-trained-on"]["parameters"] > rows["uniform"]["parameters"]
+    assert rows["greedy-macs"]["cut_speedup"] >= 1.3
+    assert entry["budget_steps"] == 6
+
+
+def test_every_arm_has_its_own_rate_for_the_same_price(entry):
+    assert set(entry["probes"]) == set(MADE)
+    for probe in entry["probes"].values():
+        assert probe["steps"] == 3
+        assert len(probe["losses"]) + len(probe["diverged"]) == 3
+        assert probe["losses"][f"{probe['learning_rate']:.3g}"] == min(probe["losses"].values())
+    rates = {row["arm"]: row["learning_rate"] for row in entry["rows"] if "learning_rate" in row}
+    assert rates == {name: probe["learning_rate"] for name, probe in entry["probes"].items()}
+
+
+def test_rates_are_chosen_by_samples_that_nothing_is_judged_by(call):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "resnet", Trial(TINY))
+        study = peers_trained.Arms("resnet", 0, 6, (1.3,), call.folder / "work").study
+    whole = study.start.task.held_out().inputs
+    assert torch.equal(study.choosing.inputs, whole[::3])
+    assert len(study.judged) + len(study.choosing) == len(whole)
+    assert torch.equal(study.judged.inputs[:2], whole[1:3])
+
+
+def test_a_further_arm_leaves_the_others_and_one_that_cannot_is_a_row(call, entry, monkeypatch, capsys):
+    def refuse(*_: object) -> None:
+        raise UnsupportedModel("the network has no such thing")
+
+    monkeypatch.setattr("compress.methods.greedy.Greedy.prepare", refuse)
+    before = {row["arm"]: row["quality"] for row in entry["rows"]}
+    again = {row["arm"]: row for row in call("greedy")["rows"]}
+    assert again.pop("greedy") == {"arm": "greedy", "goal_speedup": 1.3, "reason": "the network has no such thing"}
+    assert {name: row["quality"] for name, row in again.items()} == before
+    assert "not made: resnet, seed 0: greedy 1.3x: the network has no such thing" in capsys.readouterr().out
+
+
+def test_missing_torch_pruning_is_said_before_anything_is_trained(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    monkeypatch.setattr("compress.train.loop._go_on_", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(RuntimeUnavailable, match="pip install --no-deps torch-pruning; or leave its arms out"):
+        call("torch-pruning-magnitude-global")
+
+
+def test_macs_are_counted_at_any_widths():
+    torch.manual_seed(0)
+    graph = analyse(export_module(CifarResNet(depth=8, width=8), torch.zeros(1, 3, 8, 8)))
+    cost = MacsCost(graph)
+    assert sum(cost.shares().values()) == pytest.approx(1.0)
+    assert cost.speedup({}) == 1.0
+    one = next(one for one in graph.prunable if one.name == "layer1.0.conv1")
+    fewer = (cost.full["layer1.0.conv1"] + cost.full["layer1.0.conv2"]) / 2
+    assert cost.speedup({one.name: one.width // 2}) == pytest.approx(1 / (1 - fewer / sum(cost.full.values())))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch_pruning") is None, reason="Torch-Pruning is not installed")
+@pytest.mark.parametrize("importance", ["magnitude", "bn-scale", "group-norm"])
+def test_torch_pruning_removes_a_share_of_each_layer_or_of_all(importance):
+    torch.manual_seed(0)
+    module = CifarResNet(depth=8, width=16).eval()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight)
+    example = torch.zeros(1, 3, 8, 8)
+    uniform = widths(Peer(TorchPruning(importance, everywhere=False), module, example, ()).pruned(32))
+    assert uniform["layer3.0.conv1"].tolist() == [16, 32]
+    assert uniform["fc"].tolist() == [32, 10]
+    rounded = widths(Peer(TorchPruning(importance, everywhere=True, round_to=16), module, example, ()).pruned(32))
+    inner = [pair.tolist() for name, pair in rounded.items() if name not in ("conv1", "fc")]
+    assert all(width % 16 == 0 for pair in inner for width in pair)
+    assert [32, 64] not in inner
+
+
+def test_what_torch_pruning_cannot_do_is_a_reason(monkeypatch):
+    def fail(*_: object) -> None:
+        raise KeyError("conv")
+
+    monkeypatch.setattr(Peer, "_prune", fail)
+    peer = Peer(TorchPruning("magnitude", everywhere=True), CifarResNet(depth=8), torch.zeros(1, 3, 8, 8), ())
+    with pytest.raises(UnsupportedModel, match=r"Torch-Pruning at ratio 0\.500: KeyError: 'conv'"):
+        peer.pruned(32)

@@ -1,0 +1,178 @@
+"""What `peers.py --trained` compares: the tasks, and the arms, each of which turns a trained network into faster ones.
+
+Roles: "ours" must win against each "other", and against its "sibling"s, whose widths our engine found too; a "variant"
+of ours only tells which part of it does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tools.benchmarks.study import Small
+
+Role = Literal["ours", "variant", "sibling", "other"]
+Currency = Literal["ms", "MACs"]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """One of our methods, cut where the measured latency meets the goal.
+
+    Attributes:
+        role: See the module.
+        method: Its name.
+        settings: That are not its defaults.
+        penalised: What l(i) is in the penalty of a method that has one: shares of the latency, or of the MACs.
+        saved: What a method that selects by savings counts; multiples of widths stay those that the device likes.
+    """
+
+    role: Role
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    penalised: Currency = "ms"
+    saved: Currency = "ms"
+
+
+@dataclass(frozen=True)
+class TorchPruning:
+    """Torch-Pruning's one-shot pruning, whose ratio is turned until the measured latency meets the goal.
+
+    Attributes:
+        importance: See `peers_torch_pruning.IMPORTANCES`.
+        everywhere: Whether one threshold holds for all layers, or each loses the same share.
+        round_to: What widths are multiples of.
+        role: See the module.
+    """
+
+    importance: str
+    everywhere: bool
+    round_to: int | None = None
+    role: Role = "other"
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same share of every layer, its strongest channels kept."""
+
+    role: Role = "other"
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """The widths of another arm with new weights.
+
+    Attributes:
+        widths: Of which arm.
+        whole: Whether it is trained for as long as the baseline and the budget together, or for the budget.
+        role: See the module.
+    """
+
+    widths: str
+    whole: bool
+    role: Role = "other"
+
+
+@dataclass(frozen=True)
+class Original:
+    """The network as it was.
+
+    Attributes:
+        trained_on: Whether it is trained for the budget, too.
+        role: See the module.
+    """
+
+    trained_on: bool
+    role: Role = "other"
+
+
+Arm = Ours | TorchPruning | Uniform | Scratch | Original
+
+ORIGINAL = "original"
+ARMS: dict[str, Arm] = {
+    "greedy": Ours("ours", "greedy"),
+    "decig": Ours("ours", "decig"),
+    "l2": Ours("ours", "l2"),  # what the bundled recipe for classification has: gradients that vanish mislead greedy
+    "decig-macs": Ours("variant", "decig", penalised="MACs"),
+    "decig-plain": Ours("variant", "decig", {"device_aware": False}),
+    "greedy-macs": Ours("sibling", "greedy", saved="MACs"),
+    **{
+        f"torch-pruning-{importance}-{scope}{f'-{round_to}' if round_to else ''}": TorchPruning(
+            importance, scope == "global", round_to
+        )
+        for importance in ("magnitude", "bn-scale", "group-norm")
+        for scope in ("global", "uniform")
+        for round_to in (None, 16)
+    },
+    "uniform": Uniform(),
+    "scratch-uniform": Scratch("uniform", whole=False),
+    "scratch-uniform-whole": Scratch("uniform", whole=True),
+    "scratch-found-whole": Scratch("greedy", whole=True, role="sibling"),
+    ORIGINAL: Original(trained_on=False),
+    "original-trained-on": Original(trained_on=True),
+}
+QUESTIONS = {  # which of two arms is better, at equal latency
+    "l(i) in DECIG's penalty, against shares of the MACs": ("decig", "decig-macs"),
+    "l(i) in DECIG's penalty, against none": ("decig", "decig-plain"),
+    "greedy's savings in ms, against MACs": ("greedy", "greedy-macs"),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A task.
+
+    Attributes:
+        small: Its recipe and steps.
+        untouchable: Layers whose outputs Torch-Pruning must be told to leave alone, since it would break the network.
+    """
+
+    small: Small
+    untouchable: tuple[str, ...] = ()
+
+
+QUICK = {"profile_seconds": 4.0, "measure_seconds": 0.9, "baseline": {"batch": 8}, "finetune": {"batch": 8}}
+DIGITS = {**QUICK, "baseline": {"batch": 32}, "finetune": {"batch": 32}}
+FINAL_SECONDS = 60.0  # for about 65 networks
+TASKS = {
+    "paired": Trial(
+        Small(
+            "paired",
+            300,
+            300,
+            {**QUICK, "model": {"width": 24}, "task": {"held_out_pictures": 128}},
+            FINAL_SECONDS,
+            choosing_every=4,
+        )
+    ),
+    "super-resolution": Trial(
+        Small("super-resolution", 600, 300, {**QUICK, "task": {"held_out_patches": 32}}, FINAL_SECONDS, 2),
+        untouchable=("upsample.0.conv",),  # it knows no pixel shuffle
+    ),
+    "denoising": Trial(
+        Small(
+            "denoising",
+            300,
+            300,
+            {
+                **QUICK,
+                "model": {"width": 32, "depth": 8},
+                "task": {"size": 40, "held_out_size": 64, "held_out_patches": 48},
+            },
+            FINAL_SECONDS,
+            choosing_every=3,
+        )
+    ),
+    "resnet": Trial(Small("classification", 250, 200, DIGITS, FINAL_SECONDS, choosing_every=3)),
+    "mobilenet": Trial(
+        Small(
+            "classification",
+            250,
+            200,
+            {**DIGITS, "model": {"name": "mobilenetv2-tiny", "width": 16, "classes": 10, "stem_stride": 1}},
+            FINAL_SECONDS,
+            choosing_every=3,
+        )
+    ),
+}
