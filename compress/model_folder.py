@@ -24,6 +24,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
+from compress.gathered import Grouping, groupings_of, place_groupings_
 from compress.graph.channels import Keep
 from compress.graph.network import Network
 from compress.stubs import StubShape, place_stubs_, stubs_of
@@ -34,7 +35,7 @@ from runtimes.model_file import to_bytes
 
 MODEL, WEIGHTS, RECIPE = "model.onnx", "weights.safetensors", "recipe.json"
 FORMAT = "espalier pruned model"
-SCHEMA = 2  # 1: the first; 2: the stubs of removed blocks
+SCHEMA = 3  # 1: the first; 2: the stubs of removed blocks; 3: convolutions that became grouped ones
 VERSIONS_OF = ("espalier", "torch", "onnx")
 # A folder may come from anywhere, and building its original calls what it names. Only these may be called unasked.
 TRUSTED = ("compress.models",)
@@ -66,6 +67,7 @@ class Record(pydantic.BaseModel, frozen=True, extra="forbid"):
         origin: Where the original came from.
         keep: Channel set -> indices of the channels that were kept; without the removed blocks where there are any.
         stubs: Module -> what stands in its place, where a block was removed.
+        groupings: Convolution -> how the one is grouped that took its place.
         channels_last: Whether the module's weights lie with their channels last in memory.
         versions: Package -> version that wrote the folder.
         sha256: File -> hash.
@@ -74,6 +76,7 @@ class Record(pydantic.BaseModel, frozen=True, extra="forbid"):
     origin: Origin
     keep: dict[str, list[int]]
     stubs: dict[str, StubShape] = {}
+    groupings: dict[str, Grouping] = {}
     channels_last: bool
     versions: dict[str, str]
     sha256: dict[str, str]
@@ -102,6 +105,7 @@ def save_folder(path: Path, module: nn.Module, network: Network, keep: Keep, ori
         origin=origin,
         keep={name: np.asarray(indices).tolist() for name, indices in keep.items()},
         stubs=stubs_of(module),
+        groupings=groupings_of(module),
         channels_last=channels_last,
         versions={name: metadata.version(name) for name in VERSIONS_OF},
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
@@ -163,7 +167,7 @@ def load_network(path: Path) -> Network:
 
 
 def load_folder(path: Path, trusted: Sequence[str] = ()) -> nn.Module:
-    """Rebuild the pruned module: build the original without its removed blocks, and load tensors of the pruned sizes.
+    """Rebuild the pruned module: build the original, replace what was replaced, and load tensors of the pruned sizes.
 
     Args:
         path: A folder that `save_folder` wrote.
@@ -184,6 +188,7 @@ def load_folder(path: Path, trusted: Sequence[str] = ()) -> nn.Module:
         raise BadInput(f"{path / WEIGHTS} cannot be read ({err}); save the model again") from err
     module = _build(record.origin, trusted)
     place_stubs_(module, record.stubs)
+    place_groupings_(module, record.groupings)
     _load_(module, tensors, record.origin.factory)
     if record.channels_last:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compress.culprits import Search
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.run import random_feeds
+from compress.graph.surgery import kept_indices
 from compress.surgery import (
     RUN_ERRORS,
     failure,
@@ -70,6 +71,7 @@ class _Skeleton:
             for name, tensor in named_tensors(self.module).items()
             if (labelled := labels_of(name, graph)) is not None and labelled.axes
         ]
+        self._buffers = dict(self.module.named_buffers())
 
     def runs(self) -> bool:
         """Whether the module runs and makes outputs of the network's shapes."""
@@ -138,6 +140,9 @@ class _Skeleton:
             shape = labelled.shape_after(alive)
             if shape != tuple(tensor.shape):
                 tensor.data = torch.empty(shape, dtype=tensor.dtype, device="meta")
+        for name, index in kept_indices(self._graph, alive).items():
+            if name in self._buffers:
+                self._buffers[name].data = self._buffers[name].new_empty(index.shape)
         for part in self.module.modules():
             mend_attributes_(part)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
+from compress.gathered import GatheredConv2d
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.fold import FOLDED, folded_name
 from compress.graph.labels import BoolArray, Labelled
@@ -24,7 +25,7 @@ from compress.graph.proof import TOLERANCE
 from compress.graph.proof import prove as prove_pruned
 from compress.graph.reference import zeroed
 from compress.graph.run import Runnable, random_feeds
-from compress.graph.surgery import remove_channels
+from compress.graph.surgery import kept_indices, remove_channels
 from device_profiles.errors import BadInput, ParityFailed
 
 Array = NDArray[np.generic]
@@ -42,8 +43,9 @@ RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, Z
 def prune_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, prove: bool = True) -> nn.Module:
     """Return a smaller copy of a module.
 
-    Parameters and buffers are sliced by their names in the network, and the attributes that repeat their sizes
-    (`in_channels`, `num_features`, `groups`, ...) are mended. Parametrised weights become plain ones.
+    Parameters and buffers are sliced by their names in the network, indices pick what they picked before, and the
+    attributes that repeat sizes (`in_channels`, `num_features`, `groups`, ...) are mended. Parametrised weights become
+    plain ones.
 
     Args:
         module: The module that `graph.network` was exported from; its weights may have been trained since.
@@ -84,9 +86,12 @@ def slice_module(module: nn.Module, graph: ChannelGraph, keep: Keep, *, share: b
     original = plain(module)
     check_same(original, graph.network)
     tensors: dict[int, object] = {}
+    indices = kept_indices(graph, alive)
     for name, tensor in named_tensors(original).items():
         labelled = labels_of(name, graph)
-        if labelled is not None and labelled.shape_after(alive) != labelled.shape:
+        if name in indices:
+            tensors[id(tensor)] = torch.from_numpy(indices[name]).to(tensor)
+        elif labelled is not None and labelled.shape_after(alive) != labelled.shape:
             tensors[id(tensor)] = _sliced(tensor, labelled, alive)
         elif share:
             tensors[id(tensor)] = tensor
@@ -199,7 +204,9 @@ def _sliced(tensor: Tensor, labelled: Labelled, alive: BoolArray) -> Tensor:
 
 def _mend_convolution_(module: nn.modules.conv._ConvNd, shape: torch.Size) -> None:
     transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    if module.groups > 1 and module.in_channels == module.groups:  # depthwise: groups go with their channels
+    if isinstance(module, GatheredConv2d) and module.index is not None:
+        module.groups = len(module.index) // shape[1]
+    elif module.groups > 1 and module.in_channels == module.groups:  # depthwise: groups go with their channels
         module.groups = shape[0] if transposed else shape[0] * module.groups // module.out_channels
     module.in_channels = shape[0] if transposed else shape[1] * module.groups
     module.out_channels = shape[1] * module.groups if transposed else shape[0]

@@ -78,6 +78,12 @@ def select(writer: Writer, x: Value, axis: int, index: int) -> Value:
     return writer.add("Gather", [x, np.array(index, np.int64)], axis=axis)
 
 
+def index_select(writer: Writer, x: Value, axis: int, index: Value) -> Value:
+    if len(index.shape) != 1:
+        raise Untranslated("an index without an axis")
+    return writer.add("Gather", [x, index], axis=positive(axis, len(x.shape)))
+
+
 def unsqueeze(writer: Writer, x: Value, axis: int) -> Value:
     return writer.add("Unsqueeze", [x, integers(axis)])
 

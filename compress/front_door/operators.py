@@ -63,6 +63,7 @@ OPERATORS: dict[str, Callable[..., Value | list[Value]]] = {
     "unbind.int": movement.unbind,
     "slice.Tensor": movement.slice_,
     "select.int": movement.select,
+    "index_select": movement.index_select,
     "unsqueeze": movement.unsqueeze,
     "squeeze.dim": movement.squeeze,
     "squeeze.dims": movement.squeeze,

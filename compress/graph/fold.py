@@ -24,6 +24,7 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 FLOATS = frozenset(
     (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 )
+INT64 = onnx.TensorProto.INT64
 FOLDED = ".folded.weight"  # ends the name of a weight that was computed from another one
 # A folded tensor larger than this and than twice what it is computed from would blow up the file; it stays computed.
 LARGEST_FOLDED_ELEMENTS = 1 << 18
@@ -44,6 +45,7 @@ def fold_constants(model: onnx.ModelProto, shapes: Shapes, *, keep_weights: bool
     graph = model.graph
     _fold_shapes(graph, shapes)
     _name_cast_types(graph)
+    _skip_what_changes_nothing(graph, shapes)
     constants = _constant_nodes(graph, shapes)
     if not constants:
         return
@@ -84,7 +86,7 @@ def reshape_for_gather(graph: onnx.GraphProto, shapes: Shapes) -> None:
 
     torch's exporter writes pooled channels-last feature maps so, with an index that grows with the batch.
     """
-    indices = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT64}
+    indices = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == INT64}
     for node in graph.node:
         if node.op_type != "Gather" or node.input[1] not in indices or len(shapes.get(node.input[0], ())) != 1:
             continue
@@ -164,6 +166,19 @@ def _name_cast_types(graph: onnx.GraphProto) -> None:
             target = types[node.input.pop(1)]
             node.op_type = "Cast"
             node.attribute.append(helper.make_attribute("to", target))
+
+
+def _skip_what_changes_nothing(graph: onnx.GraphProto, shapes: Shapes) -> None:
+    """Read indices themselves where a Cast or a Reshape leaves them as they are, in place, so that they keep names."""
+    indices = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer if tensor.data_type == INT64}
+    same: dict[str, str] = {}
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = same.get(name, name)
+        shape = indices.get(node.input[0]) if node.input else None
+        casts = node.op_type == "Cast" and any(a.name == "to" and a.i == INT64 for a in node.attribute)
+        if (casts or node.op_type == "Reshape") and shape is not None and shapes.get(node.output[0]) == shape:
+            same[node.output[0]] = node.input[0]
 
 
 def _drop_zero_bias(node: onnx.NodeProto, computed: Mapping[str, Array]) -> None:

@@ -75,6 +75,24 @@ def remove_channels(graph: ChannelGraph, keep: Keep) -> Network:
         raise ParityFailed(f"the pruned network is inconsistent ({err}); report this network") from err
 
 
+def kept_indices(graph: ChannelGraph, alive: BoolArray) -> dict[str, IntArray]:
+    """Return what constant indices become once channels are removed.
+
+    Args:
+        graph: The channel graph.
+        alive: Per label whether it stays.
+
+    Returns:
+        Initializer -> the index; without those that several operators would change in different ways.
+    """
+    surgery = _Surgery(graph, alive)
+    found: dict[str, list[IntArray]] = {}
+    for node in graph.network.model.graph.node:
+        if node.op_type == "Gather" and node.input[1] in graph.network.weights:
+            found.setdefault(node.input[1], []).append(surgery.picked(node))
+    return {name: ways[0] for name, ways in found.items() if all(np.array_equal(ways[0], other) for other in ways)}
+
+
 def _check_nothing_vanishes(graph: ChannelGraph, alive: BoolArray) -> None:
     for name, tensor in graph.execution.tensors.items():
         if tensor.axes and 0 in tensor.shape_after(alive) and 0 not in tensor.shape:
@@ -133,12 +151,16 @@ class _Surgery:
 
     def gather(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Gather with a constant index: where the picked positions are now."""
-        index = self.graph.network.weights.get(node.input[1])
-        if index is not None:
-            axis = _attribute(node, "axis", 0) % len(self._tensor(node.input[0]).shape)
-            shape = self._after(node.output[0])[axis : axis + index.ndim]
-            self._operand(node, 1, self._picked(node, axis, index).reshape(shape))
+        if node.input[1] in self.graph.network.weights:
+            self._operand(node, 1, self.picked(node))
         return [node]
+
+    def picked(self, node: onnx.NodeProto) -> IntArray:
+        """Return where the positions that a Gather's constant index picks are now."""
+        index = self.graph.network.weights[node.input[1]]
+        axis = _attribute(node, "axis", 0) % len(self._tensor(node.input[0]).shape)
+        shape = self._after(node.output[0])[axis : axis + index.ndim]
+        return self._picked(node, axis, index).reshape(shape)
 
     def gather_nd(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """GatherND along one axis: where the picked positions are now."""

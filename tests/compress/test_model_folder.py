@@ -113,7 +113,7 @@ def test_a_changed_recipe_is_refused(folder: Path) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "is not the recipe of a espalier pruned model"),
-        ({"schema": 3}, "has schema 3, this version reads up to 2; update the toolkit"),
+        ({"schema": 4}, "has schema 4, this version reads up to 3; update the toolkit"),
         ({"model": {}}, "origin: Field required"),
         ({"model": None}, "save the model again"),
     ],
