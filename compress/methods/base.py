@@ -6,9 +6,9 @@ and scores them; selection by latency, surgery, fine-tuning, export, validation 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from torch import nn
 
@@ -16,6 +16,9 @@ from compress.graph.channels import ChannelGraph, Keep
 from compress.scores import Scores
 from compress.tasks.base import Task
 from compress.train.loop import Extras, Training
+from device_profiles.target import Target
+
+Gains = Mapping[str, Mapping[str, float]]  # layer -> target's name -> how much faster the layer becomes by itself
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,17 @@ class Settings(Protocol):
 
     def prepare(self, context: Context) -> Method:
         """Attach the method to a network."""
+
+
+@runtime_checkable
+class Replacing(Protocol):
+    """Settings of a method that puts other layers in the place of a network's, where that pays on the targets.
+
+    What it leaves behind is exported, analysed and profiled anew before it is cut.
+    """
+
+    def gains(self, module: nn.Module, graph: ChannelGraph, targets: Sequence[Target], seconds: float) -> Gains:
+        """Measure what its layers gain on each target, `seconds` for each kind of layer."""
+
+    def where_it_pays(self, gains: Gains, needed: Mapping[str, float]) -> Self:
+        """Return the settings for the layers where it pays, `needed` being how much faster each target is to become."""

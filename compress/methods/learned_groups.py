@@ -7,6 +7,9 @@ mask is learned. What differs from the paper:
 
 * Groups are blocks of filters in their order, not every G-th filter: filters of a layer are exchangeable before their
   inputs are chosen, and so the exported groups need no shuffle afterwards that a consumer would have to absorb.
+* Each input may belong to one group only (`overlap` off). Then the layers before a condensed one can still lose
+  channels, equally many of each group, and where none of them is condensed itself, their filters are put into the order
+  in which the groups read them: nothing is gathered then, exactly.
 * Any convolution with enough channels can be condensed, not 1x1 ones only, and trained ones too.
 * It is done only where it pays: `grouping_gain` measures the gathered group convolution against the dense one. The
   gather is a pass over memory that the dense one does not need: with G = C = 4, in two runtimes on one CPU, layers of
@@ -20,26 +23,34 @@ layers, and its channel graph has to be found again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from pydantic import ConfigDict, Field
+from jaxtyping import Bool
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from compress.export import deployable, export_module
-from compress.graph.channels import Keep
-from compress.methods.base import Context
+from compress.gathered import gathered
+from compress.graph.channels import ChannelGraph, Keep
+from compress.graph.network import Proof
+from compress.graph.proof import TOLERANCE
+from compress.graph.reorder import input_set, rearrangements
+from compress.methods.base import Context, Gains
+from compress.methods.learned_groups_inputs import deal_inputs_, drop_inputs_, inputs_of, mask_
 from compress.scores import Scores
+from compress.surgery import named_tensors, run_module
 from compress.train.loop import Extras
 from compress.validate import measure_latencies
-from device_profiles.errors import BadInput, UnsupportedModel
+from device_profiles.errors import BadInput, ParityFailed, UnsupportedModel
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
+from runtimes.progress import progress_bar
 
 WORTHWHILE = 1.1  # how much faster a layer must become: inside a network its neighbours may lose their layout
 SECONDS = 5.0
@@ -52,8 +63,9 @@ class LearnedGroups:
     Args:
         groups: G, groups of filters in each layer.
         condense: C, so that each group ends with 1/C of the inputs.
-        layers: Names of the layers to condense; None: all that `eligible` lists. `grouping_gain` tells for which of
-            them it pays on a target.
+        overlap: Whether groups may read the same inputs, as in the paper; without, groups and condense are one number.
+        layers: Names of the layers to condense; None: all that `eligible` lists. In a recipe, None stands for those
+            where it pays on the targets.
     """
 
     title: ClassVar[str] = "Learned group convolution"
@@ -63,7 +75,67 @@ class LearnedGroups:
 
     groups: int = Field(4, gt=1)
     condense: int = Field(4, gt=1)
+    overlap: bool = True
     layers: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _shares_out_all_inputs(self) -> Self:
+        if not self.overlap and self.groups != self.condense:
+            raise ValueError(
+                f"without overlap each input belongs to one group, so that groups (={self.groups}) and condense "
+                f"(={self.condense}) must be the same; change one"
+            )
+        return self
+
+    def gains(self, module: nn.Module, graph: ChannelGraph, targets: Sequence[Target], seconds: float) -> Gains:
+        """Measure what grouping gains for the layers that may be condensed, or are named, each kind of layer once.
+
+        Args:
+            module: The network.
+            graph: Its channel graph.
+            targets: Where to run.
+            seconds: How long to measure each kind on each target.
+
+        Raises:
+            RuntimeUnavailable: A target is not here.
+        """
+        nodes = {node.name: node for node in graph.network.model.graph.node}
+        shapes = {layer.name: graph.network.shapes[nodes[layer.node].input[0]] for layer in graph.layers}
+        named = shapes if self.layers is None else self.layers
+        names = [name for name in eligible(module, self) if name in shapes and name in named]
+        kinds = {name: f"{module.get_submodule(name)} of {shapes[name]}" for name in names}
+        found = {}
+        for kind in progress_bar(dict.fromkeys(kinds.values()), "gains of grouping", "kinds of layers"):
+            name = next(name for name in names if kinds[name] == kind)
+            layer = module.get_submodule(name)
+            found[kind] = {
+                target.name: grouping_gain(layer, shapes[name], self, target, seconds).speedup for target in targets
+            }
+        return {name: found[kinds[name]] for name in names}
+
+    def where_it_pays(self, gains: Gains, needed: Mapping[str, float]) -> Self:
+        """Return these settings for the layers where grouping pays; as they are where they name layers.
+
+        It pays where a layer becomes clearly faster on the targets that ask for more speed, and slower on none.
+
+        Args:
+            gains: What `gains` returned.
+            needed: How much faster the network is to become, by target.
+
+        Raises:
+            BadInput: It pays nowhere.
+        """
+        if self.layers is not None:
+            return self
+        least = {on: WORTHWHILE if speedup > 1 else 1.0 for on, speedup in needed.items()}
+        paying = tuple(name for name, own in gains.items() if all(own[on] >= least[on] for on in least))
+        if not paying:
+            best = {on: round(max((own[on] for own in gains.values()), default=0.0), 2) for on in least}
+            raise BadInput(
+                f"grouped convolution pays for no layer: the most that one gains is {best} times, of {least} that make "
+                "it worthwhile; choose other groups and condense, other targets or another method"
+            )
+        return replace(self, layers=paying)
 
     def prepare(self, context: Context) -> Condensing:
         """Begin with all inputs in every group.
@@ -73,41 +145,6 @@ class LearnedGroups:
             UnsupportedModel: No layer can.
         """
         return Condensing(self, context)
-
-
-class GatheredConv2d(nn.Conv2d):
-    """A group convolution that first gathers its inputs, each as often as groups read it.
-
-    Args:
-        dense: The convolution that it takes the place of, one group, whose masked weights are zero.
-        inputs: Which inputs each group reads.
-    """
-
-    def __init__(self, dense: nn.Conv2d, inputs: Int[Tensor, "groups inputs"]) -> None:
-        groups, count = inputs.shape
-        super().__init__(
-            groups * count,
-            dense.out_channels,
-            dense.kernel_size,
-            dense.stride,
-            dense.padding,
-            dense.dilation,
-            groups,
-            bias=dense.bias is not None,
-            padding_mode=dense.padding_mode,
-            device=dense.weight.device,
-            dtype=dense.weight.dtype,
-        )
-        self.register_buffer("index", inputs.reshape(-1).clone())
-        blocks = dense.weight.detach().unflatten(0, (groups, -1))
-        with torch.no_grad():
-            self.weight.copy_(torch.cat([block[:, own] for block, own in zip(blocks, inputs, strict=True)]))
-            if dense.bias is not None:
-                self.bias.copy_(dense.bias)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        """Gather, then convolve by groups."""
-        return super().forward(x.index_select(1, self.index))
 
 
 class Masks(nn.Module):
@@ -129,7 +166,8 @@ class Condensing:
 
     def __init__(self, settings: LearnedGroups, context: Context) -> None:
         self.settings, self.context = settings, context
-        able = eligible(context.module, settings)
+        used = {layer.name for layer in context.graph.layers}
+        able = [name for name in eligible(context.module, settings) if name in used]
         names = able if settings.layers is None else list(settings.layers)
         for name in names:
             if name not in able:
@@ -144,6 +182,7 @@ class Condensing:
             )
         self.layers = {name: context.module.get_submodule(name) for name in names}
         self.masks = Masks({name: (settings.groups, layer.in_channels) for name, layer in self.layers.items()})
+        self.proof: Proof | None = None
 
     def extras(self) -> Extras:
         """Condense after the steps at which a stage ends, and hold what was dropped at zero after every other."""
@@ -151,17 +190,23 @@ class Condensing:
 
     def after_step_(self, step: int, _: float) -> None:
         """Drop what a stage that ends with this step drops, and zero what was dropped."""
-        stages = self.settings.condense - 1
-        done = min(stages, 2 * step * stages // self.context.training.steps)
+        done, before = (self._stages_done(each) for each in (step, step - 1))
         for name, layer in self.layers.items():
-            drop_inputs_(self.masks.of(name), layer.weight, layer.in_channels * done // self.settings.condense)
-            mask_(layer.weight, self.masks.of(name))
+            mask = self.masks.of(name)
+            if done > before and self.settings.overlap:
+                drop_inputs_(mask, layer.weight, layer.in_channels * done // self.settings.condense)
+            elif done > before:
+                deal_inputs_(mask, layer.weight, done, self._blocks(name))
+            mask_(layer.weight, mask)
 
     def finish_(self) -> None:
-        """Put a gathered group convolution in the place of every condensed one.
+        """Put a group convolution in the place of every condensed one, and prove that this changes nothing.
+
+        Where the filters before it can stand in the order in which its groups read them, they do; otherwise it gathers.
 
         Raises:
             BadInput: The training ended before all inputs were dropped.
+            ParityFailed: The network does not compute what it did with masks.
         """
         for name, layer in self.layers.items():
             left = self.masks.of(name).sum(1)
@@ -170,9 +215,26 @@ class Condensing:
                     f"{name!r} still reads {int(left.max())} of {layer.in_channels} inputs in a group; give the method "
                     f"training steps, at least {2 * (self.settings.condense - 1)}"
                 )
+        started = time.perf_counter()
+        module, network = self.context.module, self.context.graph.network
+        masked = run_module(module, network)
+        ordered: set[str] = set()
         for name in self.layers:
-            gather_(self.context.module, name, self.masks.of(name))
-        self.context.module.eval()
+            self._order_inputs_(name, ordered)
+        for name, layer in self.layers.items():
+            module.set_submodule(name, gathered(layer, inputs_of(self.masks.of(name))))
+        module.eval()
+        error = max(
+            float((one - two).abs().max() / ((one.max() - one.min()) or 1.0))
+            for one, two in zip(masked, run_module(module, network), strict=True)
+        )
+        if not error <= TOLERANCE:
+            raise ParityFailed(
+                f"{type(module).__name__} computes {error:.1e} of its spread away from its masked form once its layers "
+                "are grouped; report this network, and name other layers"
+            )
+        dropped = sum(int((~self.masks.of(name)).sum()) for name in self.layers)
+        self.proof = Proof(dropped, error, TOLERANCE, time.perf_counter() - started)
 
     def scores(self) -> Scores:
         """Return 1 for every channel: none is removed as a whole."""
@@ -181,6 +243,50 @@ class Condensing:
     def keep(self) -> Keep | None:
         """Return no choice of channels."""
         return None
+
+    def _stages_done(self, step: int) -> int:
+        """Return how many of the C - 1 stages are over after a step."""
+        stages = self.settings.condense - 1
+        return min(stages, 2 * step * stages // self.context.training.steps)
+
+    def _blocks(self, name: str) -> int:
+        """Return in how many blocks of a layer's inputs all groups get equally many.
+
+        Where groups of another condensed layer make them, these are the blocks, so that both can lose channels alike.
+        """
+        groups = self.settings.groups
+        return groups if self._reads_groups(name) and self.layers[name].in_channels % groups**2 == 0 else 1
+
+    def _reads_groups(self, name: str) -> bool:
+        """Whether other condensed layers make what a layer reads."""
+        graph = self.context.graph
+        return any(maker in self.layers for one in graph.layer(name).in_sets for maker in graph.sets[one].producers)
+
+    def _order_inputs_(self, name: str, ordered: set[str]) -> None:
+        """Have a layer's inputs come in the order in which its groups read them, if nothing speaks against it.
+
+        Args:
+            name: Of the layer.
+            ordered: Channel sets that are in the order of another layer; what is put in order here is added.
+        """
+        graph, tensors = self.context.graph, named_tensors(self.context.module)
+        order = inputs_of(self.masks.of(name)).reshape(-1).cpu().numpy()
+        own = input_set(graph, name)
+        if own is None or own in ordered or self._reads_groups(name):
+            return
+        found = rearrangements(graph, name, order)
+        if found is None or not all(one.initializer in tensors for one in found):
+            return
+        ordered.add(own)
+        for one in found:
+            index = torch.from_numpy(one.index)
+            layer = one.initializer.removesuffix(".weight")
+            moved = [tensors[one.initializer]]
+            if one.axis == 1 and layer in self.layers:
+                moved.append(self.masks.of(layer))
+            for tensor in moved:
+                with torch.no_grad():
+                    tensor.copy_(tensor.index_select(one.axis, index.to(tensor.device)))
 
 
 def eligible(module: nn.Module, settings: LearnedGroups) -> list[str]:
@@ -193,29 +299,6 @@ def eligible(module: nn.Module, settings: LearnedGroups) -> list[str]:
         and part.in_channels % settings.condense == 0
         and part.out_channels % settings.groups == 0
     ]
-
-
-def drop_inputs_(mask: Bool[Tensor, "groups inputs"], weight: Float[Tensor, "out inputs h w"], dropped: int) -> None:
-    """Drop the inputs with the smallest summed magnitude from each group, until so many are dropped."""
-    magnitude = weight.detach().abs().sum((2, 3)).unflatten(0, (len(mask), -1)).sum(1)
-    for row, values in zip(mask, magnitude, strict=True):
-        more = dropped - int((~row).sum())
-        if more > 0:
-            row[values.masked_fill(~row, torch.inf).argsort(stable=True)[:more]] = False
-
-
-def mask_(weight: Float[Tensor, "out inputs h w"], mask: Bool[Tensor, "groups inputs"]) -> None:
-    """Zero the weights of inputs that a filter's group does not read."""
-    with torch.no_grad():
-        weight.mul_(mask.repeat_interleave(len(weight) // len(mask), 0)[:, :, None, None])
-
-
-def gather_(module: nn.Module, name: str, mask: Bool[Tensor, "groups inputs"]) -> None:
-    """Replace a convolution by its gathered form, in place."""
-    inputs = torch.stack([torch.nonzero(row).flatten() for row in mask])
-    parent, _, own = name.rpartition(".")
-    made = GatheredConv2d(module.get_submodule(name), inputs)
-    setattr(module.get_submodule(parent), own, made.train(module.training))
 
 
 @dataclass(frozen=True)
@@ -268,7 +351,7 @@ def grouping_gain(
     inputs = torch.stack(
         [torch.randperm(layer.in_channels, generator=generator)[:count].sort().values for _ in range(settings.groups)]
     )
-    forms = {"dense": layer, "grouped": GatheredConv2d(layer, inputs)}
+    forms = {"dense": layer, "grouped": gathered(layer, inputs)}
     networks = {
         key: deployable(export_module(nn.Sequential(form), torch.zeros(tuple(input_shape))))
         for key, form in forms.items()

@@ -69,7 +69,14 @@ def test_pruning_what_is_gathered_keeps_the_picks(norm: type[nn.Module], inputs:
     assert pruned[3].weight.shape[1] == inputs.shape[1] // 2
     assert (pruned[3].in_channels, pruned[3].groups) == (2 * inputs.shape[1], 4)
     assert len(pruned[3].index) == 2 * inputs.shape[1]
-    assert rigid_by_shape(module, graph, {graph.sets["0"].family: keep}) == {}
+
+
+def test_shapes_alone_do_not_take_what_is_gathered_for_rigid() -> None:
+    dense = nn.Conv2d(16, 8, 1)
+    index = torch.randperm(16, generator=torch.Generator().manual_seed(0)).reshape(4, 4)
+    module = nn.Sequential(nn.Conv2d(3, 16, 1), gathered(dense, index), nn.Conv2d(8, 2, 1)).eval()
+    keep = {"0": np.sort(index[:, 1:].reshape(-1).numpy())}
+    assert rigid_by_shape(module, graph_of(module), {"0": keep}) == {}
 
 
 def test_groups_that_read_one_input_go_with_it() -> None:

@@ -126,6 +126,7 @@ def learned_groups() -> list[dict[str, Any]]:
 def _condensed_groups(seed: int, condense: int, steps: int) -> dict[str, Any]:
     import torch
 
+    from compress.gathered import GatheredConv2d
     from compress.methods import learned_groups as groups
     from compress.methods.base import Context
     from compress.train.loop import Training, train_
@@ -157,7 +158,7 @@ def _condensed_groups(seed: int, condense: int, steps: int) -> dict[str, Any]:
         drawn.append(round(accuracy(condensed().context.module, task), 1))
         groups.drop_inputs_ = learned
     for part in module.modules():
-        if isinstance(part, groups.GatheredConv2d):
+        if isinstance(part, GatheredConv2d):
             part.index.copy_(part.index[torch.randperm(len(part.index), generator=torch.Generator().manual_seed(0))])
     return {
         "condense": condense,

@@ -10,22 +10,25 @@ import torch
 from torch import nn
 
 from compress.export import export_module
+from compress.gathered import GatheredConv2d, gathered
 from compress.graph.analyse import analyse
 from compress.graph.choose import choose
+from compress.graph.run import run
 from compress.graph.surgery import prune
 from compress.methods import learned_groups
 from compress.methods.base import Context
 from compress.methods.learned_groups import (
     Condensing,
-    GatheredConv2d,
     GroupingGain,
     LearnedGroups,
+    deal_inputs_,
     drop_inputs_,
     eligible,
     grouping_gain,
 )
+from compress.surgery import prune_module
 from compress.train.loop import Training, train_
-from device_profiles.errors import BadInput, UnsupportedModel
+from device_profiles.errors import BadInput, ParityFailed, UnsupportedModel
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from tests.compress.methods.digits import Digits, accuracy, graph_of, network, trained_network
@@ -144,6 +147,75 @@ def test_a_stage_drops_the_inputs_with_the_smallest_sums_of_each_group_and_never
     assert mask.tolist() == [[False, True, True, False], [True, False, False, True]]
 
 
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_without_overlap_each_input_loses_a_group_a_stage_and_each_group_equally_many_inputs(blocks):
+    weight = torch.rand(8, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(4, 16, dtype=torch.bool)
+    for dropped in (1, 3):
+        before = mask.clone()
+        deal_inputs_(mask, weight, dropped, blocks)
+        assert not (mask & ~before).any()
+        assert (mask.sum(0) == 4 - dropped).all()
+        assert all((part.sum(1) == len(part[0]) * (4 - dropped) // 4).all() for part in mask.chunk(blocks, 1))
+
+
+def test_without_overlap_an_input_stays_where_it_matters_most():
+    weight = torch.full((4, 4, 1, 1), 0.1)
+    wanted = torch.tensor([2, 0, 3, 1])
+    weight[wanted, torch.arange(4)] = 1.0
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    deal_inputs_(mask, weight, 3, 1)
+    assert mask.sum() == 4
+    assert mask[wanted, torch.arange(4)].all()
+
+
+def test_without_overlap_filters_come_in_the_order_of_the_groups_and_all_sets_can_be_pruned():
+    method = condensed(training=Training(steps=90, batch=64, learning_rate=2e-3, precision="32-true"), overlap=False)
+    inputs = method.context.task.test.inputs[:64]
+    module = method.context.module
+    before = graph_of(module).network
+    method.finish_()
+    module.to(memory_format=torch.contiguous_format)
+    assert [part.index is None for part in module if isinstance(part, GatheredConv2d)] == [True, False, False]
+    assert accuracy_of(method) > 90
+    graph = graph_of(module)
+    assert sum(node.op_type == "Gather" for node in graph.network.model.graph.node) == 2
+    feeds = dict.fromkeys(before.inputs, inputs[:1].numpy())
+    (masked,), (found,) = (run(each.model, feeds).values() for each in (before, graph.network))
+    assert np.abs(masked - found).max() < 1e-4
+    assert {one.name for one in graph.prunable} == {"0", "3", "7", "10"}
+    keep = choose(graph, {one.name: np.arange(one.width, dtype=float) for one in graph.prunable}, 0.5)
+    assert [len(keep[name]) for name in ("0", "3", "7", "10")] == [16, 16, 32, 32]
+    assert prune_module(module, graph, keep)[7].weight.shape == (32, 4, 3, 3)
+
+
+def test_layers_with_a_dense_one_between_them_are_both_put_in_order():
+    method = LearnedGroups(overlap=False, layers=("3", "10")).prepare(context_of(trained_network(), Training(steps=6)))
+    for step in range(1, 7):
+        method.after_step_(step, 0.0)
+    module, inputs = method.context.module, method.context.task.test.inputs[:8]
+    with torch.no_grad():
+        masked = module(inputs)
+        method.finish_()
+        assert (module(inputs) - masked).abs().max() < SAME
+    assert module[3].index is None
+    assert module[10].index is None
+
+
+def test_overlap_off_needs_as_many_groups_as_shares():
+    with pytest.raises(ValueError, match=r"groups \(=4\) and condense \(=2\) must be the same"):
+        LearnedGroups(condense=2, overlap=False)
+
+
+def test_a_replacement_that_computes_something_else_is_refused(monkeypatch):
+    method = LearnedGroups(layers=("7",)).prepare(context_of(trained_network(), Training(steps=6)))
+    for step in range(1, 7):
+        method.after_step_(step, 0.0)
+    monkeypatch.setattr(learned_groups, "gathered", lambda layer, inputs: gathered(layer, inputs.flip(0)))
+    with pytest.raises(ParityFailed, match="of its spread away from its masked form once its layers are grouped"):
+        method.finish_()
+
+
 def test_a_resumed_run_finds_its_masks_in_the_checkpoint(tmp_path):
     training = Training(steps=12, batch=8, precision="32-true")
     once = LearnedGroups().prepare(context_of(network(), training))
@@ -154,15 +226,6 @@ def test_a_resumed_run_finds_its_masks_in_the_checkpoint(tmp_path):
     for name in once.layers:
         assert torch.equal(again.masks.of(name), once.masks.of(name))
     again.finish_()
-
-
-def test_bias_stride_and_padding_survive_the_export():
-    dense = nn.Conv2d(8, 6, 3, stride=2, padding=1, padding_mode="reflect")
-    inputs = torch.tensor([[0, 3, 4], [3, 6, 7]])
-    mask = torch.zeros(2, 8, dtype=torch.bool).scatter_(1, inputs, value=True)
-    learned_groups.mask_(dense.weight, mask)
-    x = torch.randn(2, 8, 9, 9, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(GatheredConv2d(dense, inputs)(x), dense(x), atol=SAME)
 
 
 def test_layers_that_do_not_divide_are_left_alone_or_refused():
@@ -184,9 +247,35 @@ def test_the_gain_is_measured_on_a_target():
         grouping_gain(nn.Conv2d(6, 16, 1), (1, 6, 8, 8), LearnedGroups(), Target("onnxruntime"))
 
 
-def test_a_gain_below_a_tenth_does_not_pay():
-    def measured(ms: float) -> Measurement:
-        return Measurement((ms,) * 5, (ms,) * 5, "cpu", True, (0,) * 5)
+def test_each_kind_of_layer_is_measured_once_on_each_target(monkeypatch):
+    asked = []
 
-    assert not GroupingGain(measured(1.05), measured(1.0)).pays
-    assert GroupingGain(measured(1.2), measured(1.0)).pays
+    def measured(layer, shape, settings, target, seconds):
+        asked.append((layer.in_channels, shape, target.name, seconds))
+        return GroupingGain(measurement(layer.in_channels), measurement(10.0))
+
+    monkeypatch.setattr(learned_groups, "grouping_gain", measured)
+    module = network(widths=(32, 32, 32, 64))
+    targets = (Target("onnxruntime"), Target("openvino"))
+    gains = LearnedGroups().gains(module, graph_of(module), targets, 0.5)
+    assert {name: set(own.values()) for name, own in gains.items()} == {"3": {3.2}, "7": {3.2}, "10": {3.2}}
+    assert [each[:2] for each in asked] == [(32, (1, 32, 8, 8))] * 2 + [(32, (1, 32, 4, 4))] * 4
+    assert {each[2] for each in asked} == {target.name for target in targets}
+
+
+def test_layers_are_chosen_where_grouping_pays_on_every_target_that_needs_it():
+    gains = {"a": {"x": 1.5, "y": 1.05}, "b": {"x": 1.2, "y": 0.9}, "c": {"x": 1.0, "y": 2.0}}
+    assert LearnedGroups().where_it_pays(gains, {"x": 2.0, "y": 1.0}).layers == ("a",)
+    assert LearnedGroups().where_it_pays(gains, {"x": 2.0}).layers == ("a", "b")
+    assert LearnedGroups(layers=("c",)).where_it_pays(gains, {"x": 2.0}).layers == ("c",)
+    with pytest.raises(BadInput, match=r"pays for no layer: the most that one gains is \{'x': 1.5, 'y': 2.0\} times"):
+        LearnedGroups().where_it_pays(gains, {"x": 2.0, "y": 2.0})
+
+
+def measurement(ms: float) -> Measurement:
+    return Measurement((ms,) * 5, (ms,) * 5, "cpu", True, (0,) * 5)
+
+
+def test_a_gain_below_a_tenth_does_not_pay():
+    assert not GroupingGain(measurement(1.05), measurement(1.0)).pays
+    assert GroupingGain(measurement(1.2), measurement(1.0)).pays
