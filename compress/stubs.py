@@ -78,6 +78,15 @@ def stubs_of(module: nn.Module) -> dict[str, StubShape]:
     return {name: part.shape for name, part in module.named_modules() if isinstance(part, Stub)}
 
 
+def blank_stubs(module: nn.Module) -> dict[str, Stub]:
+    """Return stubs like those of a module with zeros for constants, for the same network with other weights."""
+    parts = {name: part for name, part in module.named_modules() if isinstance(part, Stub)}
+    return {
+        name: Stub(part.shape, None if part.constant is None else torch.zeros_like(part.constant))
+        for name, part in parts.items()
+    }
+
+
 def place_stubs_(module: nn.Module, stubs: Mapping[str, StubShape | Stub]) -> None:
     """Put stubs in the place of modules; constants that are not known yet are zeros, in place.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections import Counter
@@ -16,9 +17,10 @@ from compress.graph.block_surgery import remove_blocks
 from compress.graph.blocks import blocks
 from compress.graph.channels import ChannelGraph
 from compress.graph.network import Network
+from compress.graph.proof import TOLERANCE
 from compress.model_folder import Origin, load_folder, read_record, save_folder
 from compress.models.mobilenet_v2 import MobileNetV2
-from compress.stubs import Stub, StubShape, Window, place_stubs_, stubs_of
+from compress.stubs import Stub, StubShape, Window, blank_stubs, place_stubs_, stubs_of
 from compress.surgery import prune_module
 from device_profiles.errors import BadInput, ParityFailed
 from tests.compress.graph import block_patterns as pattern
@@ -150,6 +152,25 @@ def test_code_that_computes_in_a_way_of_its_own_is_refused() -> None:
     assert list(refused_blocks(module, graph, ["2", "3.conv"])) == ["2"]
 
 
+def test_what_an_instance_normalisation_makes_of_a_constant_differs_between_runtimes_and_is_no_error() -> None:
+    class Instance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.norm = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1), nn.InstanceNorm2d(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.norm(self.two(torch.relu(self.one(x))))
+
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 1), Instance(), nn.Conv2d(6, 2, 1)).eval()
+    nn.init.uniform_(module[1].two.bias, 1, 2)  # what rounding leaves of it is divided by the root of epsilon
+    graph = analyse(export_module(module, torch.randn(1, 3, 61, 63)))
+    (block,) = blocks(graph)
+    assert abs(block.constant).max() > 10 * TOLERANCE  # in ONNX Runtime; it ought to be 0
+    smaller = remove_module_blocks(module, graph, [block.name])
+    assert smaller[1].norm.constant is None or smaller[1].norm.constant.abs().max() < TOLERANCE
+
+
 def test_code_that_reads_a_weight_beside_calling_its_module_is_refused() -> None:
     class Peeking(pattern.Inverted):
         def forward(self, x: Tensor) -> Tensor:
@@ -160,6 +181,32 @@ def test_code_that_reads_a_weight_beside_calling_its_module_is_refused() -> None
     graph = analyse(export_module(module, example("inverted")))
     with pytest.raises(ParityFailed, match=r"Sequential does not run \(.*\) without the blocks 2.conv"):
         remove_module_blocks(module, graph, ["2.conv"])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_blocks_that_cannot_go_are_found_among_others(order: int) -> None:
+    module = pattern.lively_(nn.Sequential(nn.Linear(6, 8), pattern.ClassToken(8), nn.Linear(8, 3)))
+    graph = analyse(export_module(module, torch.randn(pattern.TOKENS)))
+    refused = refused_blocks(module, graph, ["1.encoder.mlp", "1.encoder.attention"][::order])
+    assert list(refused) == ["1.encoder.attention"]
+    assert "no output depends on the input any more" in refused["1.encoder.attention"]
+
+
+def test_unknown_blocks_and_other_modules_are_not_refused_but_wrong() -> None:
+    with pytest.raises(BadInput, match="block '7' does not exist"):
+        refused_blocks(build("basic"), graph_of("basic"), ["3", "7"])
+    with pytest.raises(BadInput, match="shares no weight's name with the network; export this module"):
+        refused_blocks(nn.Conv2d(3, 3, 1), graph_of("basic"), ["3"])
+
+
+def test_stubs_for_other_weights_have_constants_of_zeros() -> None:
+    smaller = remove_module_blocks(build("basic"), graph_of("basic"), ["3"])
+    anew = copy.deepcopy(build("basic"))
+    place_stubs_(anew, blank_stubs(smaller))
+    assert stubs_of(anew) == stubs_of(smaller)
+    assert [tensor.shape for tensor in anew.parameters()] == [tensor.shape for tensor in smaller.parameters()]
+    assert not anew[3].bn2.constant.any()
+    assert smaller[3].bn2.constant.any()
 
 
 def test_removing_all_that_the_answer_sees_the_input_by_is_refused() -> None:
