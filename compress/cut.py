@@ -29,7 +29,7 @@ from compress.solve import fastest, solve
 from compress.validate import measure_latencies
 from compress.width_problem import width_problem
 from device_profiles.errors import BadInput, BudgetInfeasible
-from device_profiles.predict import predict
+from device_profiles.predict import predict, predict_layer
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
 from runtimes.progress import progress_bar
@@ -44,10 +44,11 @@ class Rig:
     """Predicts and measures how much faster a choice of channels makes a network, where it is furthest from its goal.
 
     Args:
-        graph: The channel graph of the whole network.
+        graph: The channel graph of the network that channels are cut from.
         profiles: The device profile of the whole network by target.
         needed: The speedup that each target asks for, 1 or more.
         seconds: How long to measure on each target, each time.
+        whole: The channel graph of the whole network, which speedups are against; None where `graph` is that.
 
     Raises:
         BadInput: No target asks for more than the network is.
@@ -59,8 +60,10 @@ class Rig:
         profiles: Mapping[Target, DeviceProfile],
         needed: Mapping[Target, float],
         seconds: float,
+        whole: ChannelGraph | None = None,
     ) -> None:
         self.graph = graph
+        self.whole = whole or graph
         self.profiles = profiles
         self.needed = needed
         self.seconds = seconds
@@ -68,8 +71,18 @@ class Rig:
         if self.goal <= 1:
             measured = {target.name: round(profile.end_to_end.ms, 3) for target, profile in profiles.items()}
             raise BadInput(f"the network as it is takes {measured} ms, within every budget; ask for less, or use it so")
-        self._whole = deployable(graph.network)
-        self._whole_ms = {target: self.predict_ms(target, {}) for target in profiles}
+        self._whole = deployable(self.whole.network)
+        self._whole_ms = {
+            target: predict_rest_ms(profile, self.whole, self.whole, {}) for target, profile in profiles.items()
+        }
+
+    def without_blocks(self, rest: ChannelGraph) -> Rig:
+        """Return what predicts and measures the network without some blocks, still against the whole one.
+
+        Args:
+            rest: The channel graph of the network without them.
+        """
+        return Rig(rest, self.profiles, self.needed, self.seconds, self.whole)
 
     @cached_property
     def multiples(self) -> dict[str, int]:
@@ -88,7 +101,7 @@ class Rig:
 
     def predict_ms(self, target: Target, widths: Mapping[str, int]) -> float:
         """Return the predicted latency on a target, ms, of the network with the given widths by set."""
-        return predict(self.profiles[target], self.graph.layer_widths(widths)).ms
+        return predict_rest_ms(self.profiles[target], self.whole, self.graph, widths)
 
     def predicted_speedup(self, widths: Mapping[str, int]) -> float:
         """Return the predicted speedup of the network with the given widths by set.
@@ -143,14 +156,38 @@ class Rig:
             f"{whole_ms[target] / (self.needed[target] * goal / self.goal):.3g} ms asked for"
             for target, speedup in self._measure(fastest).items()
         )
+        gone = len(self.whole.layers) - len(self.graph.layers)
+        floor = f"its floor and {gone} of {len(self.whole.layers)} layers gone" if gone else "its floor"
         return BudgetInfeasible(
-            f"the budget is out of reach: with every width at its floor the network takes: {reached}; allow more time, "
+            f"the budget is out of reach: with every width at {floor} the network takes: {reached}; allow more time, "
             "or start from a narrower network"
         )
 
     def _speedup_on(self, target: Target, pruned: Network) -> float:
         measured = measure_latencies({"whole": self._whole, "pruned": pruned}, target, self.seconds, 1.0)
         return measured["whole"].ms / measured["pruned"].ms
+
+
+def predict_rest_ms(
+    profile: DeviceProfile, whole: ChannelGraph, rest: ChannelGraph, widths: Mapping[str, int]
+) -> float:
+    """Predict the latency of a network that may be without some layers of the one that was profiled, ms.
+
+    Args:
+        profile: Of the whole network.
+        whole: Its channel graph.
+        rest: The channel graph of the network with the layers that are left.
+        widths: Set of `rest` -> width; sets that are not named keep all their channels.
+    """
+    left = {layer.name for layer in rest.layers}
+    gone = [layer for layer in whole.layers if layer.name not in left]
+    parts_ms = [layer_ms(profile, layer.name, (layer.in_channels, layer.out_channels)) for layer in gone]
+    return predict(profile, rest.layer_widths(widths)).ms - sum(parts_ms)
+
+
+def layer_ms(profile: DeviceProfile, name: str, widths: tuple[int, int]) -> float:
+    """Predict what one layer takes of a network's latency, ms, of some width in and out."""
+    return predict_layer(profile, name, np.asarray(widths[:1]), np.asarray(widths[1:])).item()
 
 
 def widths_of(keep: Keep) -> dict[str, int]:
@@ -215,7 +252,9 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
         BudgetInfeasible: Nothing reaches the goal.
     """
     own = widths_of(chosen or {})
-    if selection == "solver":
+    if not scores:  # whatever could be narrowed went with the blocks
+        steered, threshold = rig.steer(lambda _: {}, "cut"), -math.inf
+    elif selection == "solver":
         steered, threshold = rig.steer(_solved(scores, own, rig), "cut"), -math.inf
     else:
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from compress import cut
-from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
+from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, layer_ms, widths_of
+from compress.graph.channels import Layer
 from device_profiles.errors import BadInput, BudgetInfeasible
 from device_profiles.profile import DeviceProfile, LayerProfile
 from device_profiles.target import Target
@@ -112,6 +114,37 @@ def test_a_budget_out_of_reach_names_the_fastest_latency_of_every_target() -> No
     ]
     with pytest.raises(BudgetInfeasible, match=re.escape(", ".join(fastest))):
         cut_scores(SCORES, None, both)
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_without_blocks_speedups_are_still_against_the_whole_network() -> None:
+    whole = rig({FAST: 2.0})
+    ms = {layer.name: layer_ms(whole.profiles[FAST], layer.name, pair(layer)) for layer in whole.graph.layers}
+    rest = replace(whole.graph, layers=tuple(layer for layer in whole.graph.layers if layer.name != "b"))
+    shallower = whole.without_blocks(rest)
+    assert shallower.predict_ms(FAST, {}) == pytest.approx(sum(ms.values()) - ms["b"])
+    assert shallower.predicted_speedup({}) == pytest.approx(sum(ms.values()) / (sum(ms.values()) - ms["b"]))
+    assert shallower.budget_ms(2.0) == whole.budget_ms(2.0)
+    assert shallower.without_blocks(rest).whole is whole.graph
+    impossible = Rig(rest, whole.profiles, {FAST: 90.0}, 0.1, whole.graph)
+    impossible.__dict__["multiples"] = dict.fromkeys("abc", 4)
+    with pytest.raises(BudgetInfeasible, match="with every width at its floor and 1 of 4 layers gone the network takes"):
+        cut_scores(SCORES, None, impossible)
+
+
+@pytest.mark.parametrize("selection", ["threshold", "solver"])
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_without_anything_left_to_narrow_the_cut_is_what_it_is(selection: cut.Selection) -> None:
+    whole = rig({FAST: 1.1})
+    rest = replace(whole.graph, layers=whole.graph.layers[:1])
+    found = cut_scores({}, None, whole.without_blocks(rest), selection)
+    assert (found.keep, found.threshold, found.measurements) == ({}, None, 1)
+    with pytest.raises(BudgetInfeasible, match="out of reach"):
+        cut_scores({}, None, whole, selection)
+
+
+def pair(layer: Layer) -> tuple[int, int]:
+    return layer.in_channels, layer.out_channels
 
 
 def test_a_cut_comes_back_from_json_as_it_was() -> None:
