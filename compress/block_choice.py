@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from compress.cut import Rig, layer_ms
 from compress.graph.blocks import Block, blocks
-from compress.graph.channels import ChannelGraph
+from compress.graph.channels import ChannelGraph, Keep
 from compress.scores import Scores
 from compress.solve import Solution, fastest, solve
 from compress.width_problem import WidthProblem, width_problem
 from device_profiles.errors import BudgetInfeasible
-from device_profiles.predict import predict_layer
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
 
@@ -28,7 +28,8 @@ class BlockChoice:
     Attributes:
         names: The blocks' names; empty where narrowing alone loses less.
         widths: Of what remains, by set.
-        lost: Score that is lost: of a block what its decisive sets have, of the rest what narrowing cuts.
+        lost: Score that is lost: of a block what its decisive sets have, of the rest what narrowing cuts; infinite
+            where no widths fit.
         ms: Predicted, by target.
     """
 
@@ -38,30 +39,21 @@ class BlockChoice:
     ms: Mapping[Target, float]
 
 
-def choose_blocks(
-    graph: ChannelGraph,
-    scores: Scores,
-    profiles: Mapping[Target, DeviceProfile],
-    multiples: Mapping[str, int],
-    budget_ms: Mapping[Target, float],
-) -> BlockChoice:
-    """Propose blocks to remove so that the network fits with the least score lost.
+def choose_blocks(rig: Rig, scores: Scores, own: Mapping[str, int], stay: Collection[str]) -> BlockChoice:
+    """Propose blocks to remove so that the network is predicted to reach its goal with the least score lost.
 
     The block that has the least score for what it saves is tried: the widths of what remains are solved for without
     it, and it goes if less is lost then. Where no widths fit, it goes anyway. One that went comes back if less is lost
-    with it. A block that goes gives back what narrowing it had lost already.
+    with it. A block that goes gives back what narrowing it had lost already. Where no widths fit even without all
+    blocks, all of them go: a measurement decides what is out of reach.
 
     Args:
-        graph: The channel graph of the whole network.
+        rig: Predicts for the whole network, and knows its goal.
         scores: One score per channel, by set, comparable between sets.
-        profiles: The device profile of the whole network by target.
-        multiples: By set, what good widths are multiples of: `compress.cut.Rig.multiples`.
-        budget_ms: By target; targets that are missing may take any time.
-
-    Raises:
-        BudgetInfeasible: No widths fit even without all blocks.
+        own: How many channels the method itself chose, by set; what it cut is not lost again.
+        stay: Names of blocks that may not go.
     """
-    search = _Search(graph, scores, profiles, multiples, budget_ms)
+    search = _Search(rig, scores, own, stay)
     chosen: tuple[Block, ...] = ()
     state = search.solved(chosen)
     while state.lost > 0:
@@ -72,8 +64,6 @@ def choose_blocks(
                 break
         else:
             break
-    if not state.fits:
-        solve(state.problem, budget_ms)  # raises, and says what is reachable
     return BlockChoice(tuple(one.name for one in chosen), state.solution.widths, state.lost, state.solution.ms)
 
 
@@ -100,12 +90,11 @@ def saved_ms(
         widths: Set -> width; sets that are not named keep all their channels.
     """
     at = graph.layer_widths(widths or {})
-    pairs = {name: np.asarray(at[name], np.int64) for name in block.layers}
-    return sum(predict_layer(profile, name, pair[:1], pair[1:]).item() for name, pair in pairs.items())
+    return sum(layer_ms(profile, name, at[name]) for name in block.layers)
 
 
 def carried_scores(scores: Scores, graph: ChannelGraph, rest: ChannelGraph) -> dict[str, np.ndarray]:
-    """Return the scores of the sets that are left, which may have other names or have come apart.
+    """Return the scores of the prunable sets that are left, which may have other names or have come apart.
 
     Args:
         scores: One score per channel, by set of the whole network; sets that have none are left out.
@@ -116,24 +105,30 @@ def carried_scores(scores: Scores, graph: ChannelGraph, rest: ChannelGraph) -> d
     for name, values in scores.items():
         score_of[graph.sets[name].classes] = values
     found = {}
-    for name, one in rest.sets.items():
+    for one in rest.prunable:
         values = np.full(one.width, np.nan)
-        for part in rest.slices(name):
+        for part in rest.slices(one.name):
             before = graph.execution.tensors.get(part.initializer)
             for labels in before.along(part.axis) if before is not None else ():
                 if labels.shape == part.channels.shape:
                     here = part.channels >= 0
                     values[part.channels[here]] = score_of[graph.class_of[labels[here]]]
         if not np.isnan(values).any():
-            found[name] = values
+            found[one.name] = values
     return found
+
+
+def carried_keep(keep: Keep, graph: ChannelGraph, rest: ChannelGraph) -> dict[str, np.ndarray]:
+    """Return a choice of channels for the sets that are left; where a set came apart, alike for each part of it."""
+    chosen = {name: np.isin(np.arange(graph.sets[name].width), kept) for name, kept in keep.items()}
+    carried = carried_scores(chosen, graph, rest)
+    return {name: np.flatnonzero(mask) for name, mask in carried.items() if mask.any()}
 
 
 @dataclass(frozen=True)
 class _State:
     """Widths of what remains; `lost` is infinite where they do not fit."""
 
-    problem: WidthProblem
     solution: Solution
     lost: float
 
@@ -145,30 +140,26 @@ class _State:
 class _Search:
     """What stays the same from one block to the next."""
 
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        scores: Scores,
-        profiles: Mapping[Target, DeviceProfile],
-        multiples: Mapping[str, int],
-        budget_ms: Mapping[Target, float],
-    ) -> None:
-        self.graph = graph
+    def __init__(self, rig: Rig, scores: Scores, own: Mapping[str, int], stay: Collection[str]) -> None:
+        self.rig = rig
         self.scores = scores
-        self.profiles = profiles
-        self.multiples = multiples
-        self.budget_ms = budget_ms
-        self.blocks = [one for one in blocks(graph) if all(name in scores for name in one.decisive)]
+        self.own = own
+        self.budget_ms = rig.budget_ms(rig.goal)
+        self.blocks = [
+            one for one in blocks(rig.graph) if one.name not in stay and all(name in scores for name in one.decisive)
+        ]
+        whole = self._problem(())
+        self.widest = whole.widths(whole.widest)
 
     def solved(self, chosen: Sequence[Block]) -> _State:
         """Find the widths of what remains without some blocks."""
-        problem = width_problem(graph_without(self.graph, chosen), self.scores, self.profiles, self.multiples, {})
+        problem = self._problem(chosen)
         try:
             solution = solve(problem, self.budget_ms)
         except BudgetInfeasible:
-            return _State(problem, fastest(problem, self.budget_ms), math.inf)
-        gone = sum(float(self.scores[name].sum()) for block in chosen for name in block.decisive)
-        return _State(problem, solution, gone + problem.score(problem.widest) - solution.score)
+            return _State(fastest(problem, self.budget_ms), math.inf)
+        gone = sum(self._score(block, self.widest) for block in chosen)
+        return _State(solution, gone + problem.score(problem.widest) - solution.score)
 
     def steps(self, chosen: Sequence[Block], state: _State) -> Iterator[tuple[Block, ...]]:
         """Yield the next choices to try: without the blocks that cost least to remove, then with one that went."""
@@ -182,12 +173,18 @@ class _Search:
             for block in chosen:
                 yield tuple(one for one in chosen if one is not block)
 
+    def _problem(self, chosen: Sequence[Block]) -> WidthProblem:
+        rest = graph_without(self.rig.graph, chosen)
+        return width_problem(rest, self.scores, self.rig.profiles, self.rig.multiples, self.own)
+
     def _price(self, block: Block, widths: Mapping[str, int]) -> float:
         """Return the score that a block still has for the share of the budget that it saves, where that is least."""
-        kept = {name: widths.get(name, self.graph.sets[name].width) for name in block.decisive}
-        score = sum(float(np.sort(self.scores[name])[::-1][:width].sum()) for name, width in kept.items())
         share = min(
-            saved_ms(self.graph, block, self.profiles[target], widths) / budget
+            saved_ms(self.rig.graph, block, self.rig.profiles[target], widths) / budget
             for target, budget in self.budget_ms.items()
         )
-        return score / share if share > 0 else math.inf
+        return self._score(block, widths) / share if share > 0 else math.inf
+
+    def _score(self, block: Block, widths: Mapping[str, int]) -> float:
+        """Return what the sets that decide on a block keep at some widths; whole where none is named."""
+        return sum(float(np.sort(self.scores[name])[::-1][: widths.get(name)].sum()) for name in block.decisive)

@@ -5,8 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-from compress.block_choice import BlockChoice, carried_scores, choose_blocks, graph_without, saved_ms
+from compress.block_choice import BlockChoice, carried_keep, carried_scores, choose_blocks, graph_without, saved_ms
+from compress.cut import Rig
+from compress.export import export_module
 from compress.graph.analyse import analyse
 from compress.graph.block_surgery import remove_blocks
 from compress.graph.blocks import blocks, chosen_blocks
@@ -24,8 +28,13 @@ FAST, SLOW = Target("onnxruntime"), Target("openvino")
 NETWORKS = ["basic", "bottleneck", "excited", "split", "nested"]
 
 
-def choose(graph: ChannelGraph, scores: Scores, share: float, seed: int = 0) -> BlockChoice:
-    return choose_blocks(graph, scores, profiles_of(graph, seed), ones(graph), budgets(graph, share, seed))
+def choose(
+    graph: ChannelGraph, scores: Scores, share: float, own: dict[str, int] | None = None, stay: tuple[str, ...] = ()
+) -> BlockChoice:
+    profiles = profiles_of(graph, 0)
+    rig = Rig(graph, profiles, dict.fromkeys(profiles, 1 / share), seconds=0.1)
+    rig.__dict__["multiples"] = ones(graph)
+    return choose_blocks(rig, scores, own or {}, stay)
 
 
 def profiles_of(graph: ChannelGraph, seed: int) -> dict[Target, object]:
@@ -57,7 +66,7 @@ def lost_without(graph: ChannelGraph, scores: Scores, names: tuple[str, ...], sh
 def test_no_other_blocks_lose_much_less(name: str, share: float) -> None:
     graph = graph_of(name)
     scores = scores_of(graph, 0)
-    found = choose(graph, scores, share, 0)
+    found = choose(graph, scores, share)
     names = [block.name for block in blocks(graph)]
     subsets = [
         s for count in range(len(names) + 1) for s in itertools.combinations(names, count) if "2.inner.conv" not in s
@@ -77,9 +86,22 @@ def test_a_block_that_scores_next_to_nothing_goes_and_one_that_scores_high_stays
     assert "3" not in choose(graph, scores, 0.8).names
 
 
-def test_within_the_budget_everything_stays() -> None:
-    found = choose(graph_of("basic"), scores_of(graph_of("basic")), 1.0)
+def test_within_the_budget_everything_stays_that_a_method_chose() -> None:
+    graph = graph_of("basic")
+    scores = scores_of(graph)
+    cut = choose(graph, scores, 0.4)
+    own = {one.name: cut.widths.get(one.name, 1) for one in graph.prunable}
+    assert cut.names
+    found = choose(graph, scores, 0.95, own)
     assert (found.names, found.lost) == ((), 0.0)
+    assert choose(graph, scores, 0.95).lost > 0
+
+
+def test_blocks_that_may_not_go_stay() -> None:
+    graph = graph_of("basic")
+    scores = scores_of(graph) | {"3.conv1": np.full(6, 1e-3)}
+    assert choose(graph, scores, 0.8).names == ("3",)
+    assert "3" not in choose(graph, scores, 0.8, stay=("3",)).names
 
 
 def test_blocks_go_where_no_widths_fit_otherwise() -> None:
@@ -88,8 +110,9 @@ def test_blocks_go_where_no_widths_fit_otherwise() -> None:
     least = np.linspace(0.5, 0.05, 10)
     share = next(each for each in least if math.isinf(lost_without(graph, scores, (), each, 0)))
     assert choose(graph, scores, share).names
-    with pytest.raises(BudgetInfeasible, match="out of reach"):
-        choose(graph, scores, 0.001)
+    impossible = choose(graph, scores, 0.001)
+    assert sorted(impossible.names) == [block.name for block in blocks(graph)]
+    assert impossible.lost == math.inf
 
 
 def test_the_chosen_blocks_and_widths_are_those_of_the_network_without_them() -> None:
@@ -125,3 +148,37 @@ def test_scores_are_carried_to_sets_that_lost_the_layer_they_were_named_after() 
     assert np.array_equal(carried["1.shortcut.0"], scores["1.conv2"])
     assert np.array_equal(carried["0.2.conv1"], scores["0.2.conv1"])
     assert "1.shortcut.0" not in carried_scores({"0.2.conv1": scores["0.2.conv1"]}, graph, rest)
+
+
+class Apart(nn.Module):
+    """Two layers that only a branch adds up; its code uses both elsewhere, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.skip = (nn.Conv2d(3, width, 1) for width in (6, 6, 5))
+        self.inner, self.outer, self.head = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 5, 1), nn.Conv2d(17, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = torch.relu(self.one(x)), torch.relu(self.two(x))
+        joined = self.skip(x) + self.outer(torch.relu(self.inner(one + two)))
+        return self.head(torch.cat([one, two, joined], 1))
+
+
+def test_a_choice_is_carried_to_both_parts_of_a_set_that_came_apart() -> None:
+    torch.manual_seed(0)
+    graph = analyse(export_module(Apart(), torch.randn(1, 3, 8, 8)))
+    (block,) = blocks(graph)
+    rest = analyse(remove_blocks(graph, [block.name]))
+    assert "two" not in graph.sets
+    keep = {"one": np.array([0, 2]), "inner": np.array([1])}
+    assert {name: kept.tolist() for name, kept in carried_keep(keep, graph, rest).items()} == {
+        "one": [0, 2],
+        "two": [0, 2],
+    }
+    assert carried_keep({"skip": np.array([], int)}, graph, rest) == {}
+
+
+def test_scores_are_not_carried_to_channels_that_are_frozen_in_what_remains() -> None:
+    graph = graph_of("basic")
+    rest = analyse(remove_blocks(graph, ["3"]), frozen={"2.conv1": "asked for"})
+    assert "2.conv1" not in carried_scores(scores_of(graph), graph, rest)
