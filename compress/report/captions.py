@@ -112,8 +112,12 @@ def cuts(results: Results) -> str:
     steered = [layer for layer in judged if layer.cut_by in ("threshold", "solver")]
     whole = [layer for layer in judged if layer.cut_by == "nothing"]
     dead = [layer.name for layer in judged if layer.dead]
-    frozen = [layer.name for layer in layers if not layer.curve_after and layer.name not in results.rigid]
+    left = [layer for layer in layers if layer.cut_by != "block"]
+    frozen = [layer.name for layer in left if not layer.curve_after and layer.name not in results.rigid]
     sentences = [_choices(results, len(hinged), len(judged))]
+    if results.blocks:
+        count = sum(len(block.layers) for block in results.blocks)
+        sentences.append(f"{wording.listed([block.name for block in results.blocks])} went whole, {count} layers")
     if steered:
         sentences.append(f"The {steered_by(steered)} steered to the target latency made the cut in {len(steered)}")
         if deeper := [layer for layer in steered if layer.hinge is not None]:
@@ -260,8 +264,9 @@ def around_the_cut(results: Results) -> str:
     if not error.random:
         return text + "."
     mean = sum(error.random) / len(error.random)
+    blocks = "the same blocks and " if results.blocks else ""
     return (
-        f"{text}; removing as many channels at random moved it to {wording.significant(mean, 3)} on average "
+        f"{text}; removing {blocks}as many channels at random moved it to {wording.significant(mean, 3)} on average "
         f"({wording.change(metric, error.condensed, mean)}, {len(error.random)} draws)."
     )
 

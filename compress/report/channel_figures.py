@@ -16,6 +16,7 @@ CUTS = {
     "threshold": "cut by the threshold",
     "solver": "cut as the solver chose",
     "nothing": "all kept",
+    "block": "gone with its block",
 }
 LOWEST_SHARE = 1e-6  # of the largest norm: a curve's foot; anything below is drawn there
 

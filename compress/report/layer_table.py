@@ -1,9 +1,9 @@
-"""Layer by layer: what was removed and what that bought on each target, predicted against measured."""
+"""Block by block and layer by layer: what was removed and what that bought, predicted against measured."""
 
 from __future__ import annotations
 
 from compress.report import wording
-from compress.report.captions import short_runtimes
+from compress.report.captions import runtime, short_runtimes
 from compress.report.layers import LayerPart, LayerResult
 from compress.report.results import Results
 
@@ -39,6 +39,16 @@ def bought(results: Results) -> list[str]:
             f"ms in all, {signed_ms(whole.saving_ms)} ms were measured; furthest off is {off}, "
             f"{signed_ms(part.predicted_saving_ms)} ms predicted and {signed_ms(part.saving_ms)} ms measured."
         )
+    return sentences
+
+
+def other_blocks(results: Results) -> list[str]:
+    """Say which blocks could not go, and which went from the networks for further budgets."""
+    sentences = [f"{name} would have gone, too: {reason}." for name, reason in results.refused_blocks.items()]
+    for point in results.points:
+        if point.blocks:
+            name = f"{runtime(point.targets[0])} alone" if point.kind == "target" else f"“{point.budget}”"
+            sentences.append(f"For {name}, {wording.listed(point.blocks)} went whole.")
     return sentences
 
 

@@ -46,7 +46,7 @@ class LayerResult:
     """One weighted layer: its widths, its sorted channel curves and where they were cut.
 
     The curves are the method's scores, largest first; where these are norms, the baseline's norms stand beside them. A
-    layer whose channels cannot be pruned has no curves.
+    layer whose channels cannot be pruned has no curves; one that went with its block has neither curves nor widths.
     """
 
     name: str
@@ -66,8 +66,13 @@ class LayerResult:
     parts: dict[str, LayerPart] = field(default_factory=dict)  # by target name, where the runtime's profiler is read
 
     @property
-    def cut_by(self) -> Literal["hinge", "threshold", "solver", "nothing"]:
-        """What decided the width: the method's own choice (rounded up), a threshold or solver steered to the goal."""
+    def cut_by(self) -> Literal["hinge", "threshold", "solver", "nothing", "block"]:
+        """What decided the width: the method's own choice (rounded up), a threshold or solver steered to the goal.
+
+        Or nothing; or its whole block went.
+        """
+        if not self.width_after:
+            return "block"
         if self.width_after == self.width_before:
             return "nothing"
         if self.hinge is None or self.hinge > self.width_after:

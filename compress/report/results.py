@@ -148,8 +148,21 @@ class ProofResult:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class BlockResult:
+    """A residual branch that went whole."""
+
+    name: str
+    layers: tuple[str, ...]
+    score_percent: float  # of the scores of all channels: what the channels had without which it is constant
+    predicted_saving_ms: dict[str, float]  # by target name: what its layers take at full width, says the profile
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PruningError:
-    """Held-out quality around the cut, before any fine-tuning; `random` removed the same counts, once per draw."""
+    """Held-out quality around the cut, before any fine-tuning; `random` removed the same counts, once per draw.
+
+    Where blocks went, all but the condensed network are without them.
+    """
 
     condensed: float
     pruned: float
@@ -198,6 +211,7 @@ class PointResult:
     note: str = ""  # why it is out of reach
     steered_to: str = ""  # the budget that stage I was steered to, where it is another one
     proof: ProofResult | None = None
+    blocks: tuple[str, ...] = ()  # that went whole
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -226,6 +240,8 @@ class Results:
     points: tuple[PointResult, ...] = ()
     steered_to: str = ""  # the budget that stage I was steered to, where it is another one than the run's own
     rigid: dict[str, str] = field(default_factory=dict)  # layer -> why the module's code does not let its channels go
+    blocks: tuple[BlockResult, ...] = ()  # that went whole from the run's own network
+    refused_blocks: dict[str, str] = field(default_factory=dict)  # block -> why it stays though less were lost without
 
     def __post_init__(self) -> None:
         """Check that what refers to a network or a target finds it."""

@@ -42,6 +42,7 @@ def summary(results: Results) -> dict[str, Any]:
         "onnx_bytes": {"baseline": baseline.onnx_bytes, "pruned": pruned.onnx_bytes},
         "networks": {network.key: _network(network) for network in results.networks},
         "points": [_point(point) for point in results.points],
+        "blocks": [block.name for block in results.blocks],
         "hinges": sum(layer.hinge is not None for layer in results.layers),
         "proof_passed": results.proof.passed,
         "goals": [
@@ -85,6 +86,7 @@ def _point(point: PointResult) -> dict[str, Any]:
         "kept": point.kept,
         "folder": point.folder or None,
         "note": point.note,
+        "blocks": list(point.blocks),
     }
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from compress.report.layers import LayerLatency, LayerPart, LayerResult
 from compress.report.results import (
+    BlockResult,
     Goal,
     Method,
     Metric,
@@ -295,6 +296,21 @@ def with_points(results: Results) -> Results:
         points=points,
         budget="2.4 times as fast",
         steered_to="4 times as fast",
+    )
+
+
+def with_blocks(results: Results) -> Results:
+    """The same run without a block of two layers, another one that could not go, and a budget without both."""
+    names = ("down.3.conv", "down.4.conv")
+    gone = {"width_after": 0, "width_in_after": 0, "curve_before": (), "curve_after": (), "hinge": None, "gap": None}
+    layers = tuple(replace(layer, **gone) if layer.name in names else layer for layer in results.layers)
+    points = tuple(replace(point, blocks=("middle", "end")) if point.folder else point for point in results.points)
+    return replace(
+        results,
+        layers=layers,
+        points=points,
+        blocks=(BlockResult("middle", names, 3.2, dict.fromkeys(TARGETS, 1.25)),),
+        refused_blocks={"end": "its code computes with it"},
     )
 
 

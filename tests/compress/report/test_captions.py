@@ -11,7 +11,7 @@ from compress.report import captions, comparison, layer_table, svg, wording
 from compress.report.layers import LayerResult
 from compress.report.results import Metric, Results
 from device_profiles.measurement import Measurement
-from tests.compress.report.example import example_results
+from tests.compress.report.example import example_results, with_blocks
 
 RESULTS = example_results()
 
@@ -66,6 +66,14 @@ def test_missing_hinges_are_counted() -> None:
     assert "down.4.conv, down.5.conv and up.1.conv were cut at the hinge." in text
     assert "down.6.conv came out dead" in text
     assert "up.6.conv cannot be cut" in text
+
+
+def test_blocks_that_went_whole_are_named_and_their_layers_are_not_called_frozen() -> None:
+    text = captions.cuts(with_blocks(RESULTS))
+    assert ". middle went whole, 2 layers." in text
+    assert "up.6.conv cannot be cut" in text
+    assert "down.3.conv" not in text
+    assert "removing the same blocks and as many channels at random" in captions.around_the_cut(with_blocks(RESULTS))
 
 
 def test_a_hinge_that_was_rounded_up_is_still_the_cut() -> None:

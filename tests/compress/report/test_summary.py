@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compress.report.summary import save_summary, summary
-from tests.compress.report.example import example_results
+from tests.compress.report.example import example_results, with_blocks, with_points
 
 
 def test_summary_holds_what_a_script_reads() -> None:
@@ -29,6 +29,13 @@ def test_summary_counts_hinges_and_repeats() -> None:
     assert found["hinges"] == 3
     assert found["targets"]["openvino-cpu"]["networks"]["pruned"]["n"] == 30
     assert len(found["networks"]["pruned"]["quality_repeats"]) == 4
+
+
+def test_summary_names_the_blocks_that_went() -> None:
+    found = summary(with_blocks(with_points(example_results())))
+    assert found["blocks"] == ["middle"]
+    assert found["points"][0]["blocks"] == ["middle", "end"]
+    assert summary(example_results())["blocks"] == []
 
 
 def test_summary_has_no_change_in_percent_of_a_zero() -> None:
