@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import numpy as np
 from jaxtyping import UInt8
 
+from compress.block_choice import saved_ms
 from compress.budget import Budget
-from compress.cut import widths_of
 from compress.goals import judge_goals, keeps_budget, promised_speedup
 from compress.graph.analyse import analyse
 from compress.graph.channels import Layer
@@ -21,6 +21,7 @@ from compress.point import Point
 from compress.report.captions import runtime
 from compress.report.layers import LayerLatency, LayerPart, LayerResult
 from compress.report.results import (
+    BlockResult,
     Method,
     Metric,
     NetworkResult,
@@ -84,6 +85,8 @@ def gather(job: Job, command: str) -> Results:
         ),
         budget=str(recipe.budget),
         rigid=_rigid(job),
+        blocks=_blocks(job),
+        refused_blocks=job.point.refused,
     )
     points = tuple(_point(job, budget, partial) for budget in recipe.further_budgets)
     whole = dataclasses.replace(partial, points=points, steered_to=_steered_to(job, recipe.budget))
@@ -164,6 +167,23 @@ def _point(job: Job, budget: Budget, results: Results) -> PointResult:
         note=note,
         steered_to=_steered_to(job, budget),
         proof=_proof(found) if found and not note else None,
+        blocks=tuple(block.name for block in found.blocks) if found and not note else (),
+    )
+
+
+def _blocks(job: Job) -> tuple[BlockResult, ...]:
+    point, scores = job.point, job.point.condensed.scores
+    total = sum(float(values.sum()) for values in scores.values()) or 1.0
+    return tuple(
+        BlockResult(
+            block.name,
+            block.layers,
+            score_percent=100 * sum(float(scores[name].sum()) for name in block.decisive) / total,
+            predicted_saving_ms={
+                target.name: saved_ms(point.graph, block, profile) for target, profile in job.start.profiles.items()
+            },
+        )
+        for block in point.blocks
     )
 
 
@@ -179,13 +199,14 @@ def _steered_to(job: Job, budget: Budget) -> str:
 
 
 def _rigid(job: Job) -> dict[str, str]:
-    return {name: one.frozen for one in job.start.graph.sets.values() if one.frozen for name in one.producers}
+    graph = job.point.remainder.graph
+    return {name: one.frozen for one in graph.sets.values() if one.frozen for name in one.producers}
 
 
 def _widths(job: Job, key: str) -> dict[str, int]:
     if key not in job.keeps:
         return {layer.name: layer.out_channels for layer in analyse(job.candidates[key].network).layers}
-    return {name: made for name, (_, made) in job.start.graph.layer_widths(widths_of(job.keeps[key])).items()}
+    return {name: made for name, (_, made) in job.layer_widths(key).items()}
 
 
 def _target(job: Job, target: Target) -> TargetResult:
@@ -200,12 +221,10 @@ def _target(job: Job, target: Target) -> TargetResult:
 
 
 def _layer(job: Job, layer: Layer) -> LayerResult:
-    widths = job.start.graph.layer_widths(widths_of(job.point.cut.keep))[layer.name]
+    widths = job.layer_widths("pruned")[layer.name]
     latency = {
-        target.name: LayerLatency(
-            job.layer_latencies[target]["baseline"][layer.name], job.layer_latencies[target]["pruned"][layer.name]
-        )
-        for target in job.start.targets
+        target.name: LayerLatency(each["baseline"][layer.name], each["pruned"].get(layer.name, 0.0))
+        for target, each in job.layer_latencies.items()
     }
     parts = {
         target.name: LayerPart(
@@ -226,20 +245,22 @@ def _layer(job: Job, layer: Layer) -> LayerResult:
         "latency_ms": latency,
         "parts": parts,
     }
-    if layer.out_set not in job.point.cut.keep:
+    cut, rest = job.point.cut, job.point.remainder
+    own_set = rest.graph.layer(layer.name).out_set if widths[1] else None
+    if own_set not in cut.keep:
         return LayerResult(**common)
-    before, after = job.start.norms[layer.out_set], np.asarray(job.point.condensed.scores[layer.out_set])
+    before, after = rest.norms[own_set], np.asarray(rest.scores[own_set])
     are_norms = job.settings.score.startswith(NORMS)
     hinge = find_hinge(after, 1.0) if are_norms else None
-    own = job.point.cut.own.get(layer.out_set, len(after))
+    own = cut.own.get(own_set, len(after))
     ranks = np.argsort(np.argsort(-after, kind="stable"), kind="stable")
     return LayerResult(
         **common,
         curve_before=tuple(np.sort(before)[::-1].tolist()) if are_norms else (),
         curve_after=tuple(np.sort(after)[::-1].tolist()),
-        kept=tuple(sorted(ranks[job.point.cut.keep[layer.out_set]].tolist())),
+        kept=tuple(sorted(ranks[cut.keep[own_set]].tolist())),
         hinge=own if own < len(after) else None,
         gap=hinge.gap if hinge else None,
-        threshold=job.point.cut.threshold,
+        threshold=cut.threshold,
         dead=bool(hinge and hinge.dead),
     )

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from compress.budget import Budget
-from compress.cut import Rig, widths_of
+from compress.cut import Rig, layer_ms, predict_rest_ms, widths_of
 from compress.export import deployable, export_module
-from compress.graph.channels import Keep
+from compress.graph.channels import ChannelGraph, Keep
 from compress.methods.base import Context, Method
 from compress.point import Condensed, Point
 from compress.recipe import Recipe
@@ -21,7 +21,6 @@ from compress.run_folder import RunFolder
 from compress.start import Start, Trained
 from compress.train.judge import run_in_chunks
 from compress.validate import Candidate, layer_latencies, layer_parts, validate
-from device_profiles.predict import predict
 from device_profiles.target import Target
 from runtimes.progress import progress_bar
 
@@ -141,6 +140,17 @@ class Job:
         return {"baseline": {}} | {key: cut.keep for key, cut in cuts.items() if key in self.networks}
 
     @cached_property
+    def graphs(self) -> dict[str, ChannelGraph]:
+        """What each of these was cut from: the whole network, or what remained of it once blocks went."""
+        points = {"pruned": self.point, "retrained": self.point} | self.further_points
+        return {key: points[key].remainder.graph if key in points else self.start.graph for key in self.keeps}
+
+    def layer_widths(self, key: str) -> dict[str, tuple[int, int]]:
+        """Return the channels in and out of every layer of the baseline as they are in one of these, 0 once gone."""
+        widths = self.graphs[key].layer_widths(widths_of(self.keeps[key]))
+        return {layer.name: widths.get(layer.name, (0, 0)) for layer in self.start.graph.layers}
+
+    @cached_property
     def candidates(self) -> dict[str, Candidate]:
         """Export every network as it would be deployed."""
         start, networks = self.start, self.networks
@@ -188,9 +198,9 @@ class Job:
 
     def predicted_saving_ms(self, target: Target, layer: str) -> float:
         """Return what the profile says that cutting one layer alone saves: predictions are sums over the layers."""
-        widths = self.start.graph.layer_widths(widths_of(self.point.cut.keep))
         profile = self.start.profiles[target]
-        return predict(profile, {}).ms - predict(profile, {layer: widths[layer]}).ms
+        before, after = (self.layer_widths(key)[layer] for key in ("baseline", "pruned"))
+        return layer_ms(profile, layer, before) - (layer_ms(profile, layer, after) if any(after) else 0.0)
 
     def quality_by_image(self, key: str) -> list[float]:
         """Return the held-out quality of one network, image by image."""
@@ -200,7 +210,12 @@ class Job:
     def _validated(self, target: Target) -> dict[str, TargetNetwork]:
         def compute() -> Any:
             task = self.start.task
-            predicted = {key: self.rig.predict_ms(target, widths_of(keep)) for key, keep in self.keeps.items() if keep}
+            profile, whole = self.start.profiles[target], self.start.graph
+            predicted = {
+                key: predict_rest_ms(profile, whole, self.graphs[key], widths_of(keep))
+                for key, keep in self.keeps.items()
+                if key != "baseline"
+            }
             seconds = self.recipe.measure_seconds * max(1.0, len(self.candidates) / USUAL_NETWORKS)
             found = validate(self.candidates, target, task, task.held_out(), seconds)
             return VALIDATED.dump_python(

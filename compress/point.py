@@ -1,4 +1,4 @@
-"""One budget of a run: where the condensed network is cut for it, the proof, and what is trained from there."""
+"""One budget of a run: the blocks that go, where the rest is cut, the proof, and what is trained from there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from compress.block_choice import carried_keep, carried_scores, choose_blocks
+from compress.blocks import refused_blocks, remove_module_blocks
 from compress.budget import Budget
-from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform
+from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
+from compress.graph.block_surgery import remove_blocks
+from compress.graph.blocks import Block, chosen_blocks
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Proof
 from compress.graph.surgery import prune
@@ -18,6 +22,7 @@ from compress.refresh import refreshed
 from compress.report.results import Phase, PruningError
 from compress.scores import Scores
 from compress.start import Start, Trained
+from compress.stubs import blank_stubs, place_stubs_
 from compress.surgery import prune_module
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Teacher, Training
@@ -37,13 +42,34 @@ class Condensed:
     chosen: Keep | None
 
 
+@dataclass(frozen=True)
+class Remainder:
+    """What channels are cut from: the condensed network, or what remains of it once blocks went.
+
+    Attributes:
+        module: In torch.
+        graph: Its channel graph, with its weights.
+        scores: One score per channel of every prunable set.
+        chosen: The method's own choice of channels, where it makes one.
+        rig: Predicts and measures its cuts, against the whole network.
+        norms: Each set's folded norms in the baseline, over their mean there.
+    """
+
+    module: nn.Module
+    graph: ChannelGraph
+    scores: Scores
+    chosen: Keep | None
+    rig: Rig
+    norms: Scores
+
+
 class Point:
     """One network of a run, made for one budget; every step is computed once, and found there by the next run.
 
     Args:
         start: What it starts from.
         budget: What it is to reach.
-        rig: Predicts and measures for that budget.
+        rig: Predicts and measures the whole network for that budget.
         condensed: What is cut.
     """
 
@@ -54,7 +80,54 @@ class Point:
         self.rig = rig
         self.condensed = condensed
 
-    # 1. The cut.
+    # 1. Whole blocks.
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        """The channel graph of the whole network, with the condensed one's weights."""
+        return refreshed(self.start.graph, self.condensed.module)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that go; none unless the recipe lets them."""
+        names = self._chosen["blocks"]
+        return chosen_blocks(self.graph, names) if names else ()
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Blocks that would have gone, and why they cannot."""
+        return self._chosen["refused"]
+
+    @cached_property
+    def _chosen(self) -> dict[str, Any]:
+        if not self.recipe.blocks:
+            return {"blocks": [], "refused": {}}
+        return self._once("choose blocks", self._choose)
+
+    def _choose(self) -> dict[str, Any]:
+        """Choose blocks, anew as long as one of them turns out not to be removable."""
+        found, refused = self.condensed, dict[str, str]()
+        while True:
+            names = choose_blocks(self.rig, found.scores, widths_of(found.chosen or {}), refused).names
+            stay = refused_blocks(found.module, self.graph, names)
+            refused |= stay
+            if not stay:
+                return {"blocks": names, "refused": refused}
+
+    @cached_property
+    def remainder(self) -> Remainder:
+        """Remove the blocks from the condensed network and carry over what is known of the channels."""
+        found, norms = self.condensed, self.start.norms
+        if not self.blocks:
+            return Remainder(found.module, self.graph, found.scores, found.chosen, self.rig, norms)
+        with self.start.folder.timed(self.budget.step("remove blocks")):
+            module = remove_module_blocks(found.module, self.graph, [block.name for block in self.blocks])
+            rest = self.start.analysed(module, self.budget.step("rigid channels without blocks"))
+        scores, norms = (carried_scores(each, self.graph, rest) for each in (found.scores, norms))
+        chosen = None if found.chosen is None else carried_keep(found.chosen, self.graph, rest)
+        return Remainder(module, rest, scores, chosen, self.rig.without_blocks(rest), norms)
+
+    # 2. The cut.
 
     @cached_property
     def cut(self) -> Cut:
@@ -68,51 +141,55 @@ class Point:
 
     @cached_property
     def _found(self) -> dict[str, Any]:
-        return self._once("cut", self._cut)
+        remainder = self.remainder  # by all processes, before the first one measures alone
+        return self._once("cut", lambda: self._cut(remainder))
 
-    def _cut(self) -> dict[str, Any]:
+    def _cut(self, found: Remainder) -> dict[str, Any]:
         try:
-            found = self.condensed
-            return cut_scores(found.scores, found.chosen, self.rig, self.recipe.selection).to_json()
+            return cut_scores(found.scores, found.chosen, found.rig, self.recipe.selection).to_json()
         except BudgetInfeasible as error:
             if not self.budget.place:
                 raise
             return {"infeasible": str(error)}
 
     @cached_property
-    def graph(self) -> ChannelGraph:
-        """The channel graph with the condensed network's weights."""
-        return refreshed(self.start.graph, self.condensed.module)
-
-    @cached_property
     def proof(self) -> Proof:
-        """Remove the channels from the condensed network as it was exported, proven."""
+        """Remove the blocks and then the channels from the condensed network as it was exported, both proven."""
         with self.start.folder.timed(self.budget.step("prove the pruning")):
-            proof = prune(self.graph.network, self.cut.keep).proof
-        assert proof is not None, "a pruned network carries its proof"
-        return proof
+            proof = prune(self.remainder.graph.network, self.cut.keep).proof
+            assert proof is not None, "a pruned network carries its proof"
+            if not self.blocks:
+                return proof
+            first = remove_blocks(self.graph, [block.name for block in self.blocks]).proof
+            assert first is not None, "a network without blocks carries its proof"
+        return replace(
+            proof,
+            removed_channels=first.removed_channels + proof.removed_channels,
+            max_error_of_spread=max(first.max_error_of_spread, proof.max_error_of_spread),
+            seconds=first.seconds + proof.seconds,
+        )
 
     @cached_property
     def just_pruned(self) -> nn.Module:
-        """The condensed network without the removed channels, in torch; compared with the pruned ONNX network."""
-        return prune_module(self.condensed.module, self.graph, self.cut.keep)
+        """The condensed network without what was removed, in torch; compared with the pruned ONNX network."""
+        return prune_module(self.remainder.module, self.remainder.graph, self.cut.keep)
 
     @cached_property
     def pruning_error(self) -> PruningError:
-        """Judge the cut before anything repairs it, beside random cuts of the same counts."""
+        """Judge the cut before anything repairs it, beside random cuts of the same counts without the same blocks."""
 
         def compute() -> dict[str, Any]:
-            start, condensed = self.start, self.condensed.module
+            start, rest = self.start, self.remainder
             recalibrated = copy.deepcopy(self.just_pruned)
             recalibrate_(recalibrated, start.task)
-            draws = [cut_at_random(start.graph, self.cut.keep, seed) for seed in range(RANDOM_CUTS)]
+            draws = [cut_at_random(rest.graph, self.cut.keep, seed) for seed in range(RANDOM_CUTS)]
             return asdict(
                 PruningError(
-                    condensed=start.quality(condensed),
+                    condensed=start.quality(self.condensed.module),
                     pruned=start.quality(self.just_pruned),
                     recalibrated=start.quality(recalibrated),
                     random=tuple(
-                        start.quality(prune_module(condensed, start.graph, draw, prove=False))
+                        start.quality(prune_module(rest.module, rest.graph, draw, prove=False))
                         for draw in progress_bar(draws, "cut at random", "cuts")
                     ),
                 )
@@ -120,7 +197,7 @@ class Point:
 
         return PruningError(**self._once("judge the cut", compute))
 
-    # 2. Stage II, and the yardsticks: the same widths from new weights, and uniform widths at the same latency.
+    # 3. Stage II, and the yardsticks: the same widths from new weights, and uniform widths at the same latency.
 
     @cached_property
     def pruned(self) -> Trained:
@@ -131,10 +208,11 @@ class Point:
     def retrained(self) -> Trained:
         """Train the found widths from new weights, for as many steps as the pruned network has behind it.
 
-        The weights are those of the kept channels in a new network of full width.
+        The weights are those of the kept channels in a new network of full width, less the blocks that went.
         """
         fresh = self.start.fresh(self.recipe.seed + 1)  # with the baseline's own first weights it was no new start
-        module = prune_module(fresh, self.start.graph, self.cut.keep, prove=False)
+        place_stubs_(fresh, blank_stubs(self.remainder.module))
+        module = prune_module(fresh, self.remainder.graph, self.cut.keep, prove=False)
         return self.start.train(
             self.budget.step("retrain"), module, self.recipe.full_training, Extras(teacher=self._teacher())
         )

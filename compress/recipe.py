@@ -138,6 +138,8 @@ class Recipe(_Strict):
         allow_slower: Whether to write a model that is slower than the original on one of the targets.
         selection: How to cut where the method's own choice is not fast enough: at a "threshold" that all layers share,
             or by a "solver" that keeps the most score within every target's budget; see `compress.cut.cut_scores`.
+        blocks: Whether residual branches may go whole, where less score is lost so than by narrowing alone; see
+            `compress.block_choice.choose_blocks`.
         profile: How latencies of other widths are predicted: from layers "in context" of whole networks of random
             widths, the better way and the longer one, or from "isolated" layers.
         profile_seconds: How long to measure l(i) on each target; in context, again.
@@ -164,6 +166,7 @@ class Recipe(_Strict):
     retrain: bool = False
     allow_slower: bool = False
     selection: Literal["threshold", "solver"] = "threshold"
+    blocks: bool = False
     profile: Literal["in context", "isolated"] = "in context"
     profile_seconds: float = Field(12.0, gt=0)
     measure_seconds: float = Field(6.0, gt=0)

@@ -117,11 +117,19 @@ class Start:
     @cached_property
     def graph(self) -> ChannelGraph:
         """Export the baseline and find its channel graph, with what its code does not let go frozen."""
-        module = self.baseline.module
         with self.folder.timed("export and analyse"):
-            graph = analyse(export_module(module, self.example))
-            rigid = self.folder.once("rigid channels", lambda: rigid_in_half(module, graph))
-            return self._prunable(analyse(graph.network, frozen=rigid) if rigid else graph)
+            return self._prunable(self.analysed(self.baseline.module, "rigid channels"))
+
+    def analysed(self, module: nn.Module, step: str) -> ChannelGraph:
+        """Export a module and find its channel graph, with what its code does not let go frozen.
+
+        Args:
+            module: The baseline, or what a method and the removal of blocks made of it.
+            step: Names the step that finds what the code does not let go.
+        """
+        graph = analyse(export_module(module, self.example))
+        rigid = self.folder.once(step, lambda: rigid_in_half(module, graph))
+        return analyse(graph.network, frozen=rigid) if rigid else graph
 
     @cached_property
     def norms(self) -> Scores:

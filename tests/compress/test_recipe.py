@@ -43,6 +43,7 @@ def test_the_bundled_recipe_is_valid_and_names_both_cpu_targets():
         ('name = "unet-32"', 'name = ".unet:UNet"', r"must look like package\.module:callable"),
         ("[baseline]\nsteps = 600\nlearning_rate = 2e-3\n", "", r"recipe\.toml: there is nothing to start from"),
         ("speedup = 2.4", "speedup = 2.4\nbudget_ms = {openvino = 3}", "give either speedup or budget_ms"),
+        ("speedup = 2.4", "speedup = 2.4\nblocks = 2", r"blocks \(=2\): input should be a valid boolean"),
         ("speedup = 2.4", "budget_ms = {tflite = 3}", r"budget_ms names \['tflite'\]"),
         ("speedup = 2.4", "budget_ms = {openvino = 0}", r"budget_ms\.openvino \(=0\).*greater than 0"),
         ('name = "decig"', 'name = "magic"', r"method\.name \(='magic'\) is not bundled; bundled are decig"),
@@ -123,6 +124,11 @@ def test_the_command_line_keeps_how_a_recipe_condenses_for_its_sweep(tmp_path):
     recipe = read_recipe(path, Overrides(sweep={"speedups": [1.5]}))
     assert recipe.sweep is not None
     assert (recipe.sweep.speedups, recipe.sweep.condense) == ((1.5,), "per budget")
+
+
+def test_blocks_stay_unless_a_recipe_lets_them_go(tmp_path):
+    assert not read_recipe(DEMO).blocks
+    assert read_recipe(changed(tmp_path, "speedup = 2.4", "speedup = 2.4\nblocks = true")).blocks
 
 
 def test_widths_are_trained_anew_for_all_steps_and_minutes_together():
