@@ -42,7 +42,9 @@ def recalibrate_(module: nn.Module, task: Task, samples: int = RECALIBRATION_SAM
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
     was_training = module.training
-    module.train()
+    module.eval()  # without dropout: as the network will be used, and the same whenever it is repeated
+    for norm in norms:
+        norm.train()
     with torch.no_grad():
         for start in itertools.count(0, CHUNK):
             if start >= samples:
