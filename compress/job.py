@@ -13,7 +13,7 @@ from compress.budget import Budget
 from compress.cut import Rig, layer_ms, predict_rest_ms, widths_of
 from compress.export import deployable, export_module
 from compress.graph.channels import ChannelGraph, Keep
-from compress.methods.base import Context, Method
+from compress.methods.base import Context, Gated, Method
 from compress.point import Condensed, Point
 from compress.recipe import Recipe
 from compress.report.results import TargetNetwork
@@ -102,7 +102,8 @@ class Job:
         phase = start.train(named.step("condense"), module, training, method.extras()).phase
         with self.folder.timed(named.step("score the channels")):
             method.finish_()
-            return Condensed(module, phase, method.scores(), method.keep())
+            gates = tuple(method.gated_blocks) if isinstance(method, Gated) else ()
+            return Condensed(module, phase, method.scores(), method.keep(), gates)
 
     # 3. A network for each budget.
 

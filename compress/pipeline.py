@@ -18,6 +18,7 @@ from compress.job import Job
 from compress.model_folder import Origin, save_folder
 from compress.overrides import Overrides
 from compress.recipe import Recipe, read_recipe
+from compress.report.gates import save_gates
 from compress.report.page import save_report
 from compress.report.results import Results
 from compress.report.store import RESULTS_FILE, load_results, save_results, save_samples
@@ -108,5 +109,7 @@ def _save(job: Job, results: Results, samples: Mapping[str, UInt8[np.ndarray, "n
         save_folder(path / place, found.module, found.network, job.keeps[key], origin)
     if samples:
         save_samples(samples, path)
+    if job.point.condensed.gates:
+        save_gates(job.point.condensed.gates, path)
     write_whole(path / ENVIRONMENT, json.dumps(results.environment, indent=1) + "\n")
     save_results(results, path)

@@ -19,6 +19,7 @@ from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Proof
 from compress.graph.surgery import prune
 from compress.refresh import refreshed
+from compress.report.gates import GatedBlock
 from compress.report.results import Phase, PruningError
 from compress.scores import Scores
 from compress.start import Start, Trained
@@ -34,12 +35,21 @@ RANDOM_CUTS = 3
 
 @dataclass(frozen=True)
 class Condensed:
-    """A network that a method has shaped, its channels' scores and the method's own choice where it makes one."""
+    """A network that a method has shaped, its channels' scores and the method's own choice where it makes one.
+
+    Attributes:
+        module: The network.
+        phase: Of its training.
+        scores: One per channel of every prunable set.
+        chosen: The method's own choice of channels.
+        gates: What the method found in gates, if it looked at any.
+    """
 
     module: nn.Module
     phase: Phase | None
     scores: Scores
     chosen: Keep | None
+    gates: tuple[GatedBlock, ...] = ()
 
 
 @dataclass(frozen=True)

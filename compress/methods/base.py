@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 from torch import nn
 
 from compress.graph.channels import ChannelGraph, Keep
+from compress.report.gates import GatedBlock
 from compress.scores import Scores
 from compress.tasks.base import Task
 from compress.train.loop import Extras, Training
@@ -68,6 +69,13 @@ class Method(Protocol):
 
         Taken where it is as fast as asked for; otherwise the scores are cut at a threshold that is.
         """
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """A method that looked at gates: once it is finished, it has their statistics for the report."""
+
+    gated_blocks: Sequence[GatedBlock]
 
 
 class Settings(Protocol):

@@ -85,7 +85,11 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 def _openers(block: GatedBlock, channel: int) -> str:
     means = block.means[:, channel]
     open_for = [kind for kind, mean in zip(block.kinds, means, strict=True) if mean >= block.shut_below]
-    return wording.listed(open_for, most=3) if open_for else "a few samples"
+    if not open_for:
+        return "a few samples"
+    if len(open_for) > len(block.kinds) / 2:
+        return f"all but {wording.listed([kind for kind in block.kinds if kind not in open_for], most=3)}"
+    return wording.listed(open_for, most=3)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -14,6 +14,8 @@ from markupsafe import Markup
 from compress.report import (
     captions,
     channel_figures,
+    gate_captions,
+    gate_figures,
     latency_figures,
     layer_table,
     points,
@@ -22,6 +24,7 @@ from compress.report import (
     width_figures,
     wording,
 )
+from compress.report.gates import GatedBlock, load_gates
 from compress.report.layers import LayerResult
 from compress.report.pictures import Images, gallery
 from compress.report.results import NetworkResult, Results
@@ -58,12 +61,23 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class GatePanel:
+    """One block of gates: its mean gates by kind of sample, what those are worth, and both in words."""
+
+    name: str
+    by_kind: Markup
+    worth: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
 class Run:
     """What a report is made from."""
 
     results: Results
     profiles: Sequence[DeviceProfile] = ()
     samples: Mapping[str, Images] = field(default_factory=dict)
+    gates: Sequence[GatedBlock] = ()
 
 
 def load_run(folder: Path) -> Run:
@@ -74,7 +88,7 @@ def load_run(folder: Path) -> Run:
         ProfileMismatch: A profile was written by a newer version.
     """
     profiles = [load_profile(path) for path in sorted((folder / PROFILES_FOLDER).glob("*.json"))]
-    return Run(load_results(folder), profiles, load_samples(folder))
+    return Run(load_results(folder), profiles, load_samples(folder), load_gates(folder))
 
 
 def fronts(results: Results) -> dict[str, Markup]:
@@ -133,6 +147,8 @@ def render(run: Run) -> str:
         },
         shape=channel_figures.network_shape(results.layers) if results.layers else None,
         curves=[curve_panel(layer, captions.own_choice(results)) for layer in results.layers if layer.curve_after],
+        gates=[gate_panel(block) for block in run.gates],
+        gate_summary=gate_captions.summary(run.gates) if run.gates else [],
         staircases=staircase_panels(results.layers, run.profiles),
         steps=step_panels(results.layers, run.profiles),
         profiles=run.profiles,
@@ -212,6 +228,12 @@ def curve_panel(layer: LayerResult, choice: str) -> Panel:
     if layer.gap is not None:
         detail += f", largest gap {wording.significant(layer.gap, 2)}\u00d7"
     return Panel(layer.name, detail, channel_figures.sorted_curve(layer), tag, f"tag-{layer.cut_by}")
+
+
+def gate_panel(block: GatedBlock) -> GatePanel:
+    """Return what is shown of one block of gates."""
+    by_kind, worth = gate_figures.gates_by_kind(block), gate_figures.worth_by_gate(block)
+    return GatePanel(block.name, by_kind, worth, gate_captions.of_block(block))
 
 
 def staircase_panels(layers: Sequence[LayerResult], profiles: Sequence[DeviceProfile]) -> list[Panel]:

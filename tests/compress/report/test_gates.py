@@ -13,7 +13,9 @@ import pytest
 from compress.report.gate_captions import of_block, summary
 from compress.report.gate_figures import MOST_COLUMNS, gates_by_kind, kinds_that_differ, worth_by_gate
 from compress.report.gates import GATES_FILE, GatedBlock, load_gates, save_gates
+from compress.report.page import save_report
 from device_profiles.errors import BadInput
+from tests.compress.report.example import write_example_run
 
 MEANS = np.array([[0.9, 0.01, 0.4, 0.02], [0.8, 0.02, 0.01, 0.03]])
 BLOCK = GatedBlock(
@@ -119,6 +121,10 @@ def test_the_words_say_what_can_go_and_what_must_stay() -> None:
     assert of_block(BLOCK) == (
         "Shut for every sample: channel 1. Open for some kinds only: 2 (cats) and 3 (a few samples)."
     )
+    three = dataclasses.replace(
+        BLOCK, kinds=("cats", "dogs", "hens"), means=np.vstack([MEANS, MEANS[0]]), activity=np.vstack([MEANS, MEANS[0]])
+    )
+    assert "2 (all but dogs)" in of_block(three)
 
 
 def test_the_words_say_that_nothing_is_shut() -> None:
@@ -135,3 +141,18 @@ def test_the_words_say_whether_the_gates_alone_would_rank_alike() -> None:
     assert "rank correlation of 1.0: here the gates alone would rank nearly alike" in " ".join(summary([alike]))
     against = dataclasses.replace(BLOCK, activity=-np.stack([BLOCK.largest, BLOCK.largest]))
     assert f"rank correlation of {-1.0:.1f}." in " ".join(summary([against]))
+
+
+def test_the_report_shows_the_gates_of_a_run_and_is_rebuilt_from_its_folder(tmp_path: Path) -> None:
+    folder = write_example_run(tmp_path / "run")
+    without = save_report(folder).read_text()
+    assert 'id="gates"' not in without
+    save_gates([dataclasses.replace(BLOCK, name=f"block {n} <i>") for n in range(6)], folder)
+    page = save_report(folder).read_text()
+    assert (
+        page.count('aria-label="Mean gates of block') == page.count('aria-label="Gate times activation of block') == 6
+    )
+    assert "2 more blocks</summary>" in page
+    assert "What is shut for every sample can go" in page
+    assert "<i>" not in page.split('<section id="gates">')[1].split("</section>")[0]
+    assert page.count("<details>") == without.count("<details>") + 1
