@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from compress import pipeline
 from compress.report.gate_captions import of_block, summary
 from compress.report.gate_figures import MOST_COLUMNS, gates_by_kind, kinds_that_differ, worth_by_gate
 from compress.report.gates import GATES_FILE, GatedBlock, load_gates, save_gates
-from compress.report.page import save_report
+from compress.report.page import load_run, save_report
 from device_profiles.errors import BadInput
-from tests.compress.report.example import write_example_run
+from tests.compress.report.example import example_results, write_example_run
 
 MEANS = np.array([[0.9, 0.01, 0.4, 0.02], [0.8, 0.02, 0.01, 0.03]])
 BLOCK = GatedBlock(
@@ -156,3 +158,14 @@ def test_the_report_shows_the_gates_of_a_run_and_is_rebuilt_from_its_folder(tmp_
     assert "What is shut for every sample can go" in page
     assert "<i>" not in page.split('<section id="gates">')[1].split("</section>")[0]
     assert page.count("<details>") == without.count("<details>") + 1
+
+
+def test_a_run_leaves_its_gates_beside_its_results(tmp_path: Path) -> None:
+    job = SimpleNamespace(
+        candidates={},
+        point=SimpleNamespace(condensed=SimpleNamespace(gates=(BLOCK, OPEN))),
+        recipe=SimpleNamespace(allow_slower=True, model=SimpleNamespace(factory="some.module:network")),
+        start=SimpleNamespace(model_arguments={}),
+    )
+    pipeline._save(job, example_results(), {}, tmp_path)
+    assert [block.name for block in load_run(tmp_path).gates] == ["se.excite"] * 2
