@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 SEEDS = (0, 1, 2)
-SUBGRADIENT_ZERO = 0.01  # |gamma| below it counts as zero where the sub-gradient never arrives there
+DEEP = 0.7  # of the channels, a cut that goes beyond the zeros
 
 
 def network_slimming() -> list[dict[str, Any]]:
@@ -15,7 +15,7 @@ def network_slimming() -> list[dict[str, Any]]:
 
     settings = {
         "prox": NetworkSlimming(),
-        "prox 0.05": NetworkSlimming(strength=0.05),
+        "prox 1": NetworkSlimming(strength=1.0),
         "subgradient": NetworkSlimming(step="subgradient"),
         "control": NetworkSlimming(strength=0.0),
     }
@@ -28,8 +28,10 @@ def _slimmed(seed: int, name: str, settings: Any) -> dict[str, Any]:
     from compress.absorb import absorb_, border_error
     from compress.cut import cut_at_random
     from compress.methods.base import Context
+    from compress.methods.network_slimming import NEARLY_ZERO
     from compress.select import keep_strongest
     from compress.surgery import prune_module
+    from compress.train.judge import recalibrate_
     from compress.train.loop import Training, train_
     from tests.compress.methods.digits import Digits, accuracy, graph_of, trained_network
 
@@ -40,15 +42,27 @@ def _slimmed(seed: int, name: str, settings: Any) -> dict[str, Any]:
     train_(module, task, training, label=name, extras=method.extras())
     scores = method.scores()
     every = np.concatenate(list(scores.values()))
-    threshold = {"control": float(np.median(every)), "subgradient": SUBGRADIENT_ZERO}.get(name, 0.0)
-    keep = {
-        one: keep_strongest(v, max(settings.least_channels, int((v > threshold).sum()))) for one, v in scores.items()
-    }
-    absorbed = copy.deepcopy(module)
-    absorb_(absorbed, graph, keep)
+    threshold = {"control": float(np.median(every)), "subgradient": NEARLY_ZERO}.get(name, 0.0)
+
+    def above(threshold: float) -> Any:
+        least = settings.least_channels
+        return {one: keep_strongest(v, max(least, int((v > threshold).sum()))) for one, v in scores.items()}
+
+    def absorbed(cut: Any) -> Any:
+        copied = copy.deepcopy(module)
+        absorb_(copied, graph, cut)
+        return copied
 
     def after(cut: Any, source: Any = module) -> float:
         return round(accuracy(prune_module(source, graph, cut, prove=False), task), 1)
+
+    def renewed(cut: Any, source: Any) -> float:
+        pruned = prune_module(source, graph, cut, prove=False)
+        recalibrate_(pruned, task)
+        return round(accuracy(pruned, task), 1)
+
+    keep, deep = above(threshold), above(float(np.quantile(every, DEEP)))
+    of_zeros_or_all = (absorbed(keep), absorbed(deep))  # whose offsets are absorbed: `finish_` does the former
 
     return {
         "settings": name,
@@ -58,9 +72,11 @@ def _slimmed(seed: int, name: str, settings: Any) -> dict[str, Any]:
         "kept": [len(kept) for kept in keep.values()],
         "accuracy_percent": round(accuracy(module, task), 1),
         "offsets_dropped_percent": after(keep),
-        "offsets_absorbed_percent": after(keep, absorbed),
+        "offsets_absorbed_percent": after(keep, absorbed(keep)),
         "random_percent": [after(cut_at_random(graph, keep, draw)) for draw in range(3)],
         "border_error_percent": round(100 * border_error(module, graph, keep, task.held_out().inputs), 2),
+        "deep_cut_percent": [after(deep, each) for each in of_zeros_or_all],
+        "deep_cut_with_new_statistics_percent": [renewed(deep, each) for each in of_zeros_or_all],
     }
 
 

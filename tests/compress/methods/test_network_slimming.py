@@ -86,19 +86,76 @@ def test_without_the_penalty_half_of_the_channels_cannot_be_cut(graph):
     assert accuracy(pruned, context.task) < 40
 
 
-def test_the_proximal_step_is_a_soft_threshold_by_the_step_that_adam_takes(graph):
-    module = network()
-    method = NetworkSlimming(strength=0.5, norm_rate=10.0).prepare(context_of(module, graph))
+def slimming(module: nn.Module, graph, gradient: float = 2.0, **settings):
+    """Prepare a method and give all scales the same gradient."""
+    goal = settings.pop("goal", {})
+    method = NetworkSlimming(**settings).prepare(context_of(module, graph, **goal))
     for name in method.weights:
         parameter = module.get_parameter(name)
-        parameter.grad = torch.full_like(parameter, 2.0)
+        parameter.grad = torch.full_like(parameter, gradient)
+    return method
+
+
+@pytest.mark.parametrize("gradient", [2.0, 2e-4])  # the unit of the loss does not matter
+def test_the_proximal_step_is_a_soft_threshold_by_the_step_that_adam_takes(graph, gradient):
+    module = network()
+    method = slimming(module, graph, gradient, strength=0.5, norm_rate=10.0)
     gamma = module[1].weight
     with torch.no_grad():
         gamma[:4] = torch.tensor([0.3, -0.3, 0.01, -0.01])
-    method.shrink_(1, 0.01)  # 10 x 0.01 x 0.5, over the root of the mean square of one gradient of 2
-    torch.testing.assert_close(gamma[:4].detach(), torch.tensor([0.275, -0.275, 0.0, 0.0]))
+    method.shrink_(1, 0.01)  # 10 x 0.01 x 0.5 gradients, over the root of a gradient's square and the penalty's own
+    left = 0.3 - 0.05 / (1 + 0.5**2) ** 0.5
+    torch.testing.assert_close(gamma[:4].detach(), torch.tensor([left, -left, 0.0, 0.0]), rtol=1e-4, atol=0)
     assert (method.scores()["0"] == 0).sum() == 2
     assert (method.extras().modules["squares"][0] > 0).all()
+
+
+def test_a_scale_without_a_gradient_moves_no_faster_than_adam_would_move_it(graph):
+    module = network()
+    method = slimming(module, graph, strength=0.5, norm_rate=10.0)
+    module[1].weight.grad[0] = 0.0
+    with torch.no_grad():
+        module[1].weight[1:6] = 2.0  # the strongest
+    method.shrink_(1, 0.01)
+    assert module[1].weight[0].item() == pytest.approx(1 - 10 * 0.01, rel=1e-3)
+
+
+def test_the_strongest_channels_of_a_set_are_never_shrunk(graph):
+    module = network()
+    method = slimming(module, graph, strength=100.0, least_channels=3)
+    with torch.no_grad():
+        for name in method.weights:
+            module.get_parameter(name).copy_(torch.linspace(1e-3, 2e-3, len(module.get_parameter(name))))
+    method.shrink_(1, 0.1)
+    for values in method.scores().values():
+        assert np.flatnonzero(values).tolist() == list(range(len(values) - 3, len(values)))
+
+
+def test_once_the_zeros_suffice_they_stay_and_nothing_else_is_shrunk(graph):
+    module, asked = network(), []
+
+    def speedup(widths):
+        asked.append(dict(widths))
+        return 2.0 if widths["0"] <= 28 else 1.5
+
+    goal = {"goal": 2.0, "speedup": speedup, "multiples": {"0": 4}}
+    method = slimming(module, graph, strength=0.5, goal=goal)
+    gamma = module[1].weight
+    with torch.no_grad():
+        gamma[:5] = 1e-4
+    method.shrink_(1, 0.01)
+    assert (gamma[:5] == 0).all()
+    assert asked == [{"0": 32, "3": 32, "7": 64, "10": 64}]
+    with torch.no_grad():
+        gamma[:5] = 0.01  # as the next step of the optimizer may leave them
+    before = gamma[5:].clone()
+    method.shrink_(2, 0.01)
+    assert asked[1] == {"0": 28, "3": 32, "7": 64, "10": 64}  # 27 are left: rounded up to what will be cut
+    assert (gamma[:5] == 0).all()
+    assert torch.equal(gamma[5:], before)
+    share = slimming(network(), graph, strength=0.5, prune_share=0.5, goal=goal)
+    share.shrink_(1, 0.01)
+    assert len(asked) == 2  # the share decides, not the speedup
 
 
 def test_the_subgradient_is_that_of_the_penalty(graph):
@@ -110,7 +167,22 @@ def test_the_subgradient_is_that_of_the_penalty(graph):
     penalty.backward()
     assert penalty.item() == pytest.approx(0.5 * (32 + 1 + 32 + 64 + 64))
     assert module[1].weight.grad[:2].tolist() == [-0.5, 0.5]
-    assert method.keep() is None
+    assert [len(kept) for kept in method.keep().values()] == [32, 32, 64, 64]
+
+
+def test_what_the_subgradient_leaves_near_zero_is_absorbed_and_cut(graph):
+    module, exact = trained_network(), trained_network()
+    with torch.no_grad():
+        for part in (module, exact):
+            part[11].weight[:9] = 5e-3 if part is module else 0.0
+            part[11].bias[:9] = 2.0  # read by the classifier, behind a mean over the picture: no border
+    method = NetworkSlimming(step="subgradient").prepare(context_of(module, graph))
+    method.finish_()
+    keep = method.keep()
+    assert keep["10"].tolist() == list(range(9, 64))
+    inputs = method.context.task.held_out().inputs[:32]
+    pruned = prune_module(module, graph, keep, prove=False)
+    assert (run_in_chunks(pruned, inputs) - run_in_chunks(exact, inputs)).abs().max() < 1e-5 * SPREAD
 
 
 def test_device_aware_terms_are_weighed_by_latencies_of_mean_one(graph):
