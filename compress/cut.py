@@ -49,6 +49,7 @@ class Rig:
         needed: The speedup that each target asks for, 1 or more.
         seconds: How long to measure on each target, each time.
         whole: The channel graph of the whole network, which speedups are against; None where `graph` is that.
+        against: What predicts and measures the network that speedups are against, where `profiles` are of another one.
 
     Raises:
         BadInput: No target asks for more than the network is.
@@ -61,6 +62,7 @@ class Rig:
         needed: Mapping[Target, float],
         seconds: float,
         whole: ChannelGraph | None = None,
+        against: Rig | None = None,
     ) -> None:
         self.graph = graph
         self.whole = whole or graph
@@ -71,10 +73,14 @@ class Rig:
         if self.goal <= 1:
             measured = {target.name: round(profile.end_to_end.ms, 3) for target, profile in profiles.items()}
             raise BadInput(f"the network as it is takes {measured} ms, within every budget; ask for less, or use it so")
+        if against is not None:
+            self._whole, self._whole_ms, self._measured_ms = against._whole, against._whole_ms, against._measured_ms
+            return
         self._whole = deployable(self.whole.network)
         self._whole_ms = {
             target: predict_rest_ms(profile, self.whole, self.whole, {}) for target, profile in profiles.items()
         }
+        self._measured_ms = {target: profile.end_to_end.ms for target, profile in profiles.items()}
 
     def without_blocks(self, rest: ChannelGraph) -> Rig:
         """Return what predicts and measures the network without some blocks, still against the whole one.
@@ -83,6 +89,16 @@ class Rig:
             rest: The channel graph of the network without them.
         """
         return Rig(rest, self.profiles, self.needed, self.seconds, self.whole)
+
+    def with_other_layers(self, graph: ChannelGraph, profiles: Mapping[Target, DeviceProfile]) -> Rig:
+        """Return what predicts and measures a network in which a method replaced layers, still against the whole one.
+
+        Args:
+            graph: The channel graph of that network.
+            profiles: Its own device profile by target.
+        """
+        own = {target: profiles[target] for target in self.profiles}
+        return Rig(graph, own, self.needed, self.seconds, against=self)
 
     @cached_property
     def multiples(self) -> dict[str, int]:
@@ -150,7 +166,7 @@ class Rig:
                 raise self._infeasible(keep_at(1.0), goal) from error
 
     def _infeasible(self, fastest: Keep, goal: float) -> BudgetInfeasible:
-        whole_ms = {target: profile.end_to_end.ms for target, profile in self.profiles.items()}
+        whole_ms = self._measured_ms
         reached = ", ".join(
             f"{target.name} {whole_ms[target] / speedup:.3g} ms of "
             f"{whole_ms[target] / (self.needed[target] * goal / self.goal):.3g} ms asked for"

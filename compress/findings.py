@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from compress.block_choice import saved_ms
 from compress.budget import Budget
+from compress.gathered import GatheredConv2d
 from compress.goals import judge_goals, keeps_budget, promised_speedup
 from compress.graph.analyse import analyse
 from compress.graph.channels import Layer
@@ -18,10 +19,12 @@ from compress.graph.count import macs
 from compress.hinge import find_hinge
 from compress.job import Job
 from compress.point import Point
+from compress.replaced import measured_gains, settings_for
 from compress.report.captions import runtime
 from compress.report.layers import LayerLatency, LayerPart, LayerResult
 from compress.report.results import (
     BlockResult,
+    GroupingResult,
     Method,
     Metric,
     NetworkResult,
@@ -59,7 +62,7 @@ def gather(job: Job, command: str) -> Results:
         seconds={},
         method=Method(
             job.settings.title,
-            dataclasses.asdict(job.settings),
+            dataclasses.asdict(settings_for(job.start, job.settings, recipe.budget)),
             recipe.distillation.teacher,
             source=job.settings.source,
             score=job.settings.score,
@@ -87,6 +90,7 @@ def gather(job: Job, command: str) -> Results:
         rigid=_rigid(job),
         blocks=_blocks(job),
         refused_blocks=job.point.refused,
+        groupings=_groupings(job),
     )
     points = tuple(_point(job, budget, partial) for budget in recipe.further_budgets)
     whole = dataclasses.replace(partial, points=points, steered_to=_steered_to(job, recipe.budget))
@@ -184,6 +188,22 @@ def _blocks(job: Job) -> tuple[BlockResult, ...]:
             },
         )
         for block in point.blocks
+    )
+
+
+def _groupings(job: Job) -> tuple[GroupingResult, ...]:
+    gains = measured_gains(job.start, job.settings)
+    return tuple(
+        GroupingResult(
+            name,
+            part.groups,
+            inputs=part.in_channels // part.groups,
+            inputs_before=job.start.graph.layer(name).in_channels,
+            gathers=part.index is not None,
+            gain=dict(gains.get(name, {})),
+        )
+        for name, part in job.point.condensed.module.named_modules()
+        if isinstance(part, GatheredConv2d)
     )
 
 

@@ -13,9 +13,10 @@ from compress.budget import Budget
 from compress.cut import Rig, layer_ms, predict_rest_ms, widths_of
 from compress.export import deployable, export_module
 from compress.graph.channels import ChannelGraph, Keep
-from compress.methods.base import Context, Gated, Method
+from compress.methods.base import Context, Gated, Method, Replacing
 from compress.point import Condensed, Point
 from compress.recipe import Recipe
+from compress.replaced import analysed_anew, settings_for
 from compress.report.results import TargetNetwork
 from compress.run_folder import RunFolder
 from compress.start import Start, Trained
@@ -98,12 +99,16 @@ class Job:
             seed=self.recipe.seed,
             multiples=rig.multiples,
         )
-        method: Method = self.settings.prepare(context)
+        settings = settings_for(start, self.settings, budget)
+        method: Method = settings.prepare(context)
         phase = start.train(named.step("condense"), module, training, method.extras()).phase
         with self.folder.timed(named.step("score the channels")):
             method.finish_()
             gates = tuple(method.gated_blocks) if isinstance(method, Gated) else ()
-            return Condensed(module, phase, method.scores(), method.keep(), gates)
+            if not isinstance(settings, Replacing):
+                return Condensed(module, phase, method.scores(), method.keep(), gates)
+        found = analysed_anew(start, module, method.proof, named)
+        return Condensed(module, phase, found.scores(module), found.chosen(), gates, found)
 
     # 3. A network for each budget.
 
@@ -143,8 +148,13 @@ class Job:
     @cached_property
     def graphs(self) -> dict[str, ChannelGraph]:
         """What each of these was cut from: the whole network, or what remained of it once blocks went."""
-        points = {"pruned": self.point, "retrained": self.point} | self.further_points
+        points = self.points
         return {key: points[key].remainder.graph if key in points else self.start.graph for key in self.keeps}
+
+    @property
+    def points(self) -> dict[str, Point]:
+        """What each of these networks was cut at; the baseline and the yardstick at none."""
+        return {"pruned": self.point, "retrained": self.point} | self.further_points
 
     def layer_widths(self, key: str) -> dict[str, tuple[int, int]]:
         """Return the channels in and out of every layer of the baseline as they are in one of these, 0 once gone."""
@@ -199,9 +209,9 @@ class Job:
 
     def predicted_saving_ms(self, target: Target, layer: str) -> float:
         """Return what the profile says that cutting one layer alone saves: predictions are sums over the layers."""
-        profile = self.start.profiles[target]
+        profile, left = self.start.profiles[target], self.point.profiled.profiles[target]
         before, after = (self.layer_widths(key)[layer] for key in ("baseline", "pruned"))
-        return layer_ms(profile, layer, before) - (layer_ms(profile, layer, after) if any(after) else 0.0)
+        return layer_ms(profile, layer, before) - (layer_ms(left, layer, after) if any(after) else 0.0)
 
     def quality_by_image(self, key: str) -> list[float]:
         """Return the held-out quality of one network, image by image."""
@@ -211,11 +221,11 @@ class Job:
     def _validated(self, target: Target) -> dict[str, TargetNetwork]:
         def compute() -> Any:
             task = self.start.task
-            profile, whole = self.start.profiles[target], self.start.graph
             predicted = {
-                key: predict_rest_ms(profile, whole, self.graphs[key], widths_of(keep))
+                key: predict_rest_ms(profiled.profiles[target], profiled.graph, self.graphs[key], widths_of(keep))
                 for key, keep in self.keeps.items()
                 if key != "baseline"
+                for profiled in [self.points[key].profiled if key in self.points else self.start]
             }
             seconds = self.recipe.measure_seconds * max(1.0, len(self.candidates) / USUAL_NETWORKS)
             found = validate(self.candidates, target, task, task.held_out(), seconds)

@@ -13,12 +13,14 @@ from compress.block_choice import carried_keep, carried_scores, choose_blocks
 from compress.blocks import refused_blocks, remove_module_blocks
 from compress.budget import Budget
 from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
+from compress.gathered import place_alike_
 from compress.graph.block_surgery import remove_blocks
 from compress.graph.blocks import Block, chosen_blocks
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Proof
 from compress.graph.surgery import prune
 from compress.refresh import refreshed
+from compress.replaced import Replaced
 from compress.report.gates import GatedBlock
 from compress.report.results import Phase, PruningError
 from compress.scores import Scores
@@ -43,6 +45,7 @@ class Condensed:
         scores: One per channel of every prunable set.
         chosen: The method's own choice of channels.
         gates: What the method found in gates, if it looked at any.
+        replaced: What is known of the network where the method replaced layers; scores and choice are of its channels.
     """
 
     module: nn.Module
@@ -50,6 +53,7 @@ class Condensed:
     scores: Scores
     chosen: Keep | None
     gates: tuple[GatedBlock, ...] = ()
+    replaced: Replaced | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,14 @@ class Point:
 
     @cached_property
     def graph(self) -> ChannelGraph:
-        """The channel graph of the whole network, with the condensed one's weights."""
-        return refreshed(self.start.graph, self.condensed.module)
+        """The channel graph of the whole network, with the condensed one's weights and layers."""
+        replaced = self.condensed.replaced
+        return replaced.graph if replaced else refreshed(self.start.graph, self.condensed.module)
+
+    @property
+    def profiled(self) -> Start | Replaced:
+        """Whose channel graph and profiles tell what this network's layers take."""
+        return self.condensed.replaced or self.start
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -128,6 +138,9 @@ class Point:
     def remainder(self) -> Remainder:
         """Remove the blocks from the condensed network and carry over what is known of the channels."""
         found, norms = self.condensed, self.start.norms
+        if found.replaced is not None:
+            rig = self.rig.with_other_layers(self.graph, found.replaced.profiles)
+            return Remainder(found.module, self.graph, found.scores, found.chosen, rig, found.scores)
         if not self.blocks:
             return Remainder(found.module, self.graph, found.scores, found.chosen, self.rig, norms)
         with self.start.folder.timed(self.budget.step("remove blocks")):
@@ -164,13 +177,18 @@ class Point:
 
     @cached_property
     def proof(self) -> Proof:
-        """Remove the blocks and then the channels from the condensed network as it was exported, both proven."""
+        """Remove the blocks and then the channels from the condensed network as it was exported, both proven.
+
+        Where the method replaced layers, what that leaves unread counts as removed, and its proof belongs to this one.
+        """
+        replaced = self.condensed.replaced
         with self.start.folder.timed(self.budget.step("prove the pruning")):
             proof = prune(self.remainder.graph.network, self.cut.keep).proof
             assert proof is not None, "a pruned network carries its proof"
-            if not self.blocks:
+            if not self.blocks and replaced is None:
                 return proof
-            first = remove_blocks(self.graph, [block.name for block in self.blocks]).proof
+            names = [block.name for block in self.blocks]
+            first = replaced.proof if replaced is not None else remove_blocks(self.graph, names).proof
             assert first is not None, "a network without blocks carries its proof"
         return replace(
             proof,
@@ -222,6 +240,7 @@ class Point:
         """
         fresh = self.start.fresh(self.recipe.seed + 1)  # with the baseline's own first weights it was no new start
         place_stubs_(fresh, blank_stubs(self.remainder.module))
+        place_alike_(fresh, self.remainder.module)
         module = prune_module(fresh, self.remainder.graph, self.cut.keep, prove=False)
         return self.start.train(
             self.budget.step("retrain"), module, self.recipe.full_training, Extras(teacher=self._teacher())

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from compress.arguments import check_arguments, construct, find_callable, first_problem
 from compress.budget import Budget
 from compress.methods import METHODS
-from compress.methods.base import Settings
+from compress.methods.base import Replacing, Settings
 from compress.models import MODELS
 from compress.overrides import Overrides
 from compress.tasks import TASKS
@@ -21,8 +21,6 @@ from compress.train.loop import Training
 from device_profiles.errors import BadInput
 from device_profiles.target import Target
 from runtimes.base import RUNTIMES
-
-REPLACING = ("learned-groups",)  # methods whose result has other layers than the network that was profiled
 
 
 class _Strict(BaseModel):
@@ -287,10 +285,10 @@ def read_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:
 def _with_checked_arguments(recipe: Recipe) -> Recipe:
     """Import what the recipe names and check its arguments, without building any of it."""
     settings = recipe.settings()
-    if recipe.method.name in REPLACING:
+    if recipe.blocks and isinstance(settings, Replacing):
         raise BadInput(
-            f"method (={recipe.method.name!r}) replaces layers and removes no channels, which a recipe cannot cut to a "
-            "speedup; use compress.methods.learned_groups from Python"
+            f"blocks (=true) go by what was measured of the network as it is, and method (={recipe.method.name!r}) "
+            "puts other layers into it; leave blocks out, or choose another method"
         )
     if settings.trains and recipe.condense is None:
         raise BadInput(f"method (={recipe.method.name!r}) trains the network before it cuts; add [condense] with steps")

@@ -144,8 +144,16 @@ class Start:
     @cached_property
     def profiles(self) -> dict[Target, DeviceProfile]:
         """Measure l(i) on every target."""
-        graph = self.graph  # by all processes, before the first one measures alone
-        return {target: on_first(lambda on=target: self._profile(graph, on)) for target in self.targets}
+        return self.profiles_of(self.graph)
+
+    def profiles_of(self, graph: ChannelGraph, place: str = "") -> dict[Target, DeviceProfile]:
+        """Measure l(i) of a network on every target.
+
+        Args:
+            graph: Its channel graph, found by all processes, before the first one measures alone.
+            place: Where to keep the profiles among those of the run; empty for those of the network as it is.
+        """
+        return {target: on_first(lambda on=target: self._profile(graph, on, place)) for target in self.targets}
 
     def latency_shares(self) -> dict[str, float]:
         """Return l(i): each layer's share of the summed latencies, averaged over the targets."""
@@ -212,15 +220,15 @@ class Start:
             )
         return graph
 
-    def _profile(self, graph: ChannelGraph, target: Target) -> DeviceProfile:
-        path = self.folder.path / "profiles" / f"{target.name}.json"
-        in_context = self.recipe.profile == "in context"
+    def _profile(self, graph: ChannelGraph, target: Target, place: str) -> DeviceProfile:
+        path = self.folder.path / "profiles" / place / f"{target.name}.json"
+        in_context = self.recipe.profile == "in context" and bool(graph.prunable)
         # The profile of isolated layers is there first; a run that was killed then has to go on from it.
         if not path.exists() or (in_context and load_profile(path).in_context is None):
             config = ProfileConfig(budget_s=self.recipe.profile_seconds)
             model = deployable(graph.network).model
             profiling = Profiling(model, self.recipe.model.name, target, config, path, least=LEAST_WIDTH)
-            with self.folder.timed(f"profile on {target.name}"):
+            with self.folder.timed(" ".join(["profile", *filter(None, [place]), f"on {target.name}"])):
                 profiling.profile(in_context=in_context)
         profile = load_profile(path)
         profile.check_matches(target=target, environment=read_environment())

@@ -230,6 +230,15 @@ class ChannelGraph:
         """The sets that may shrink."""
         return tuple(one for one in self.sets.values() if one.frozen is None and one.width > one.step)
 
+    @cached_property
+    def unread(self) -> tuple[str, ...]:
+        """The sets that may shrink and that no operator combines: nothing depends on their channels."""
+        read = np.zeros(len(self.class_of), np.bool_)
+        for note in self.execution.trace.consumptions:
+            for entry in note.axes:
+                read[self.class_of[entry.labels]] = True
+        return tuple(one.name for one in self.prunable if not read[one.classes].any())
+
     def _check_set(self, name: str) -> None:
         if name not in self.sets:
             raise BadInput(f"channel set {name!r} does not exist; the sets are {', '.join(self.sets) or '(none)'}")

@@ -52,6 +52,18 @@ def other_blocks(results: Results) -> list[str]:
     return sentences
 
 
+def grouped(results: Results) -> str:
+    """Say what became of the layers that are grouped now, and how their inputs come."""
+    gathered = [layer.name for layer in results.groupings if layer.gathers]
+    ordered = len(results.groupings) - len(gathered)
+    sentences = ["Each group of filters reads the inputs that it learned to need; the network computes what it did."]
+    if ordered:
+        sentences.append(f"The inputs of {ordered} come in the order in which the groups read them: the filters moved.")
+    if gathered:
+        sentences.append(f"Those of {wording.listed(gathered)} are gathered, as groups make them or share them.")
+    return " ".join(sentences)
+
+
 def signed_ms(value: float) -> str:
     """Write a saving with three significant digits; a loss has a minus.
 

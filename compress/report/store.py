@@ -20,7 +20,8 @@ RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.npz"
 
 # History of the schema: 1, the first; 2 adds the trivial answer and what a method's scores are; 3 further budgets and
-# layers' parts of the whole network's latency; 4 blocks that went whole.
+# layers' parts of the whole network's latency; 4 blocks that went whole, and layers that became
+# grouped ones.
 SCHEMA = 4
 READABLE = (1, 2, 3, 4)
 _ADAPTER = TypeAdapter(Results)

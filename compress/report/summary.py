@@ -43,6 +43,7 @@ def summary(results: Results) -> dict[str, Any]:
         "networks": {network.key: _network(network) for network in results.networks},
         "points": [_point(point) for point in results.points],
         "blocks": [block.name for block in results.blocks],
+        "grouped": [grouping.name for grouping in results.groupings],
         "hinges": sum(layer.hinge is not None for layer in results.layers),
         "proof_passed": results.proof.passed,
         "goals": [

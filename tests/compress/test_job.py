@@ -10,7 +10,7 @@ from torch import nn
 from compress.job import Job
 from compress.methods import METHODS
 from compress.profiling import Profiling
-from compress.recipe import REPLACING, Choice, ModelChoice, Recipe
+from compress.recipe import Choice, ModelChoice, Recipe
 from compress.run_folder import RunFolder
 from compress.tasks.base import Batch
 from device_profiles.errors import BadInput
@@ -18,7 +18,7 @@ from tests.compress.methods.digits import Digits
 
 TRAINED = {"steps": 120, "batch": 64, "learning_rate": 4e-3, "precision": "32-true"}
 SETTINGS = {"dhp": {"strength": 0.02}, "fisher": {"samples": 16}, "taylor": {"samples": 16}, "greedy": {"cuts": 3}}
-REMOVING = [name for name in METHODS if name not in REPLACING]
+SETTINGS |= {"learned-groups": {"overlap": False, "layers": ["7", "10"]}}
 
 
 def recipe_for(method: str) -> Recipe:
@@ -105,7 +105,7 @@ def started(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("method", REMOVING)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_method_is_cut_to_the_measured_speedup_and_proven(started, tmp_path, method):
     shutil.copytree(started, tmp_path / "run")
     job = Job(recipe_for(method), RunFolder(tmp_path / "run", {}))
