@@ -128,8 +128,22 @@ def test_without_blocks_speedups_are_still_against_the_whole_network() -> None:
     assert shallower.without_blocks(rest).whole is whole.graph
     impossible = Rig(rest, whole.profiles, {FAST: 90.0}, 0.1, whole.graph)
     impossible.__dict__["multiples"] = dict.fromkeys("abc", 4)
-    with pytest.raises(BudgetInfeasible, match="with every width at its floor and 1 of 4 layers gone the network takes"):
+    with pytest.raises(
+        BudgetInfeasible, match="with every width at its floor and 1 of 4 layers gone the network takes"
+    ):
         cut_scores(SCORES, None, impossible)
+
+
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_with_other_layers_speedups_are_still_against_the_whole_network() -> None:
+    whole = rig({FAST: 90.0})
+    profiles = {FAST: replace(made_up(FAST, fixed=1.0), end_to_end=flat(8.0)), SLOW: made_up(SLOW)}
+    other = whole.with_other_layers(whole.graph, profiles)
+    assert set(other.profiles) == {FAST}
+    assert other.predicted_speedup({}) == other.measured_speedup({}) == pytest.approx(WHOLE_MS[FAST] / 8)
+    assert other.budget_ms(2.0) == whole.budget_ms(2.0)
+    with pytest.raises(BudgetInfeasible, match=rf"ms of {WHOLE_MS[FAST] / 90:.3g} ms asked for"):
+        cut_scores(SCORES, None, other)
 
 
 @pytest.mark.parametrize("selection", ["threshold", "solver"])
