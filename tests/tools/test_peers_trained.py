@@ -35,7 +35,7 @@ TINY = Small(
     final_seconds=0.3,
     choosing_every=3,
 )
-MADE = ("decig-macs", "greedy-macs", "uniform", "scratch-found-whole", "original-trained-on")
+MADE = ("decig-macs", "greedy-macs", "uniform", "scratch-uniform-whole", "original-trained-on")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_every_network_has_the_same_steps_and_is_measured(entry):
         "decig-macs": 6,
         "greedy-macs": 6,
         "uniform": 6,
-        "scratch-found-whole": 10,
+        "scratch-uniform-whole": 10,
         "original-trained-on": 6,
     }
     assert all(set(row["targets"]) == {"onnxruntime-cpu", "openvino-cpu"} for row in rows.values())
@@ -136,20 +136,22 @@ def test_torch_pruning_removes_a_share_of_each_layer_or_of_all(importance):
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight)
     example = torch.zeros(1, 3, 8, 8)
-    uniform = widths(Peer(TorchPruning(importance, everywhere=False), module, example, ()).pruned(32))
+    uniform = widths(Peer(TorchPruning(importance, everywhere=False), module, example, ()).pruned[0.5])
     assert uniform["layer3.0.conv1"].tolist() == [16, 32]
     assert uniform["fc"].tolist() == [32, 10]
-    rounded = widths(Peer(TorchPruning(importance, everywhere=True, round_to=16), module, example, ()).pruned(32))
+    rounded = widths(Peer(TorchPruning(importance, everywhere=True, round_to=16), module, example, ()).pruned[0.5])
     inner = [pair.tolist() for name, pair in rounded.items() if name not in ("conv1", "fc")]
     assert all(width % 16 == 0 for pair in inner for width in pair)
     assert [32, 64] not in inner
 
 
 def test_what_torch_pruning_cannot_do_is_a_reason(monkeypatch):
-    def fail(*_: object) -> None:
-        raise KeyError("conv")
+    def fail(_: Peer, ratio: float) -> nn.Module:
+        if ratio:
+            raise KeyError("conv")
+        return nn.Identity()
 
     monkeypatch.setattr(Peer, "_prune", fail)
     peer = Peer(TorchPruning("magnitude", everywhere=True), CifarResNet(depth=8), torch.zeros(1, 3, 8, 8), ())
-    with pytest.raises(UnsupportedModel, match=r"Torch-Pruning at ratio 0\.500: KeyError: 'conv'"):
-        peer.pruned(32)
+    with pytest.raises(UnsupportedModel, match=r"Torch-Pruning fails at ratio 0\.984: KeyError: 'conv'"):
+        peer.pruned  # noqa: B018 - computed once it is asked for

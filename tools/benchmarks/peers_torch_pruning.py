@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -36,7 +37,7 @@ IMPORTANCES: dict[str, dict[str, Any]] = {
     "bn-scale": {"p": 1, "target_types": [nn.modules.batchnorm._BatchNorm]},
     "group-norm": {"p": 2},
 }
-RATIOS = 64  # that are told apart
+RATIOS = 64  # that are tried
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -87,48 +88,57 @@ class Peer:
         self.way, self.module, self.example = way, module, example
         last = [name for name, part in module.named_modules() if isinstance(part, LAYERS)][-1]
         self.untouched = (last, *untouchable)
-        self._pruned: dict[int, nn.Module] = {}
 
-    def pruned(self, step: int) -> nn.Module:
-        """Return the network pruned by `step / RATIOS`.
+    @cached_property
+    def pruned(self) -> dict[float, nn.Module]:
+        """The network pruned by every ratio that Torch-Pruning can, the lowest first.
 
         Raises:
-            UnsupportedModel: Torch-Pruning fails, or what it makes does not run.
+            UnsupportedModel: It fails at all of them, or what it makes does not run.
         """
-        if step not in self._pruned:
+        found, reason = {}, ""
+        for ratio in progress_bar([step / RATIOS for step in range(RATIOS)], "Torch-Pruning", "ratios"):
             try:
-                self._pruned[step] = self._prune(step / RATIOS)
-            except Exception as error:  # a peer fails in many ways, and each is a result here
-                reason = f"{type(error).__name__}: {str(error)[:200]}"
-                raise UnsupportedModel(f"Torch-Pruning at ratio {step / RATIOS:.3f}: {reason}") from error
-        return self._pruned[step]
+                found[ratio] = self._prune(ratio)
+            except Exception as error:  # noqa: BLE001 - a peer fails in many ways, and each is a result here
+                reason = f"at ratio {ratio:.3f}: {type(error).__name__}: {str(error)[:200]}"
+        if not any(found):  # the network as it is does not count
+            raise UnsupportedModel(f"Torch-Pruning fails {reason}")
+        return found
 
     def steered_to(self, goal: float, rig: Rig) -> Found:
         """Turn the ratio until the measured speedup is the goal.
 
+        A higher ratio may remove less, since a layer that would be emptied is left whole: only ratios that are
+        predicted to be faster than all lower ones are tried.
+
         Raises:
-            BudgetInfeasible: The highest ratio is too slow.
+            BudgetInfeasible: All are too slow.
             UnsupportedModel: See `pruned`.
         """
         whole = deployable(rig.graph.network)
-        steps: dict[bytes, int] = {}
-
-        def keep_at(setting: float) -> Keep:
-            step = min(RATIOS - 1, round(setting * RATIOS))
-            keep = widths(self.pruned(step))
-            steps.setdefault(_key(keep), step)
-            return keep
-
+        ladder: dict[float, Keep] = {}
+        fastest = 0.0
+        for ratio, module in self.pruned.items():
+            keep = widths(module)
+            if (predicted := _predicted_speedup(keep, rig)) > fastest:
+                fastest, ladder[ratio] = predicted, keep
+        ratios = list(ladder)
+        by_widths = {_key(keep): ratio for ratio, keep in ladder.items()}
         with progress_bar(MEASUREMENTS, "Torch-Pruning", "cuts measured") as bar:
 
             def measure(keep: Keep) -> float:
                 bar.update()
-                pruned = deployable(export_module(self.pruned(steps[_key(keep)]), self.example))
+                pruned = deployable(export_module(self.pruned[by_widths[_key(keep)]], self.example))
                 return min(_speedup(whole, pruned, target, rig.seconds) for target in rig.profiles) / goal
 
-            steered: Steered = steer_to_goal(keep_at, lambda keep: _predicted_speedup(keep, rig) / goal, measure)
-        step = steps[_key(steered.keep)]
-        return Found(self.pruned(step), step / RATIOS, steered.speedup * goal)
+            steered: Steered = steer_to_goal(
+                lambda setting: ladder[ratios[round(setting * (len(ratios) - 1))]],
+                lambda keep: _predicted_speedup(keep, rig) / goal,
+                measure,
+            )
+        ratio = by_widths[_key(steered.keep)]
+        return Found(self.pruned[ratio], ratio, steered.speedup * goal)
 
     def _prune(self, ratio: float) -> nn.Module:
         library, way, module = torch_pruning(), self.way, copy.deepcopy(self.module)
