@@ -176,7 +176,7 @@ def _freeze_unbalanced(execution: Execution, class_of: IntArray, layers: Sequenc
 
 def _balance_rules(execution: Execution, class_of: IntArray, removable: BoolArray) -> tuple[BalanceRule, ...]:
     nodes = execution.network.model.graph.node
-    rules: dict[bytes, BalanceRule] = {}
+    rules: dict[tuple[int, bytes], BalanceRule] = {}
     for note in execution.trace.balances:
         rows = class_of[note.rows]
         new = np.append(True, (rows[1:] != rows[:-1]).any(1))  # neighbours are mostly alike: sort few rows, not all
@@ -184,7 +184,7 @@ def _balance_rules(execution: Execution, class_of: IntArray, removable: BoolArra
         whole = rows.view(np.dtype((np.void, rows.strides[0])))[:, 0]  # as one number each, however long they are
         rows = rows[np.unique(whole, return_index=True)[1]]
         if len(rows) > 1 and removable[rows].any():
-            rules.setdefault(rows.tobytes(), BalanceRule(nodes[note.node].name, rows))
+            rules.setdefault((len(rows), rows.tobytes()), BalanceRule(nodes[note.node].name, rows))
     return tuple(rules.values())
 
 

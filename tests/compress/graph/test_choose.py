@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from compress.export import export_module
 from compress.graph.analyse import analyse
 from compress.graph.choose import choose
+from compress.graph.surgery import prune
 from device_profiles.errors import BadInput
 from tests.compress.graph.examples import unet_graph
 from tests.compress.graph.patterns import graph_of
@@ -26,6 +30,15 @@ def test_every_group_of_a_grouped_convolution_keeps_equally_many() -> None:
     keep = choose(graph, scores, 0.5)
     assert keep["a"].tolist() == [2, 3, 6, 7, 10, 11, 14, 15]
     assert np.bincount(keep["b"] // 6).tolist() == [3, 3, 3, 3]
+
+
+def test_channels_between_groups_of_two_sizes_stay_equally_many_in_both() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 24, 1, groups=4), nn.Conv2d(24, 6, 1, groups=3))
+    graph = analyse(export_module(nn.Sequential(module, nn.Conv2d(6, 2, 1)), torch.zeros(1, 3, 4, 4)))
+    keep = choose(graph, {"0.1": np.arange(24.0)}, 0.5)["0.1"]
+    assert np.bincount(keep // 6).tolist() == [3, 3, 3, 3]
+    assert np.bincount(keep // 8).tolist() == [4, 4, 4]
+    assert prune(graph.network, {"0.1": keep}).proof is not None
 
 
 def test_families_may_have_ratios_of_their_own() -> None:
