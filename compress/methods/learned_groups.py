@@ -7,7 +7,7 @@ mask is learned. What differs from the paper:
 
 * Groups are blocks of filters in their order, not every G-th filter: filters of a layer are exchangeable before their
   inputs are chosen, and so the exported groups need no shuffle afterwards that a consumer would have to absorb.
-* Each input may belong to one group only (`overlap` off). Then the layers before a condensed one can still lose
+* Each input belongs to one group only, unless `overlap` is on. So the layers before a condensed one can still lose
   channels, equally many of each group, and where none of them is condensed itself, their filters are put into the order
   in which the groups read them: nothing is gathered then, exactly. After 60 steps digits were read better so, 97.2 %
   against 95.6 %, after 120 steps 98.9 % against 98.3 % (means of three starts).
@@ -59,12 +59,13 @@ SECONDS = 5.0
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class LearnedGroups:
-    """Settings, with CondenseNet's defaults.
+    """Settings, with CondenseNet's defaults but for the overlap.
 
     Args:
         groups: G, groups of filters in each layer.
         condense: C, so that each group ends with 1/C of the inputs.
         overlap: Whether groups may read the same inputs, as in the paper; without, groups and condense are one number.
+            Channels before a layer whose groups overlap can hardly be removed: of all layers of a ResNet-20, none.
         layers: Names of the layers to condense; None: all that `eligible` lists. In a recipe, None stands for those
             where it pays on the targets.
     """
@@ -76,15 +77,15 @@ class LearnedGroups:
 
     groups: int = Field(4, gt=1)
     condense: int = Field(4, gt=1)
-    overlap: bool = True
+    overlap: bool = False
     layers: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _shares_out_all_inputs(self) -> Self:
         if not self.overlap and self.groups != self.condense:
             raise ValueError(
-                f"without overlap each input belongs to one group, so that groups (={self.groups}) and condense "
-                f"(={self.condense}) must be the same; change one"
+                f"groups (={self.groups}) and condense (={self.condense}) must be the same number where each input "
+                "belongs to one group; change one of them, or let groups share inputs with overlap = true"
             )
         return self
 

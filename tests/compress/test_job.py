@@ -18,7 +18,7 @@ from tests.compress.methods.digits import Digits
 
 TRAINED = {"steps": 120, "batch": 64, "learning_rate": 4e-3, "precision": "32-true"}
 SETTINGS = {"dhp": {"strength": 0.02}, "fisher": {"samples": 16}, "taylor": {"samples": 16}, "greedy": {"cuts": 3}}
-SETTINGS |= {"learned-groups": {"overlap": False, "layers": ["7", "10"]}}
+SETTINGS |= {"learned-groups": {"layers": ["7", "10"]}}
 
 
 def recipe_for(method: str) -> Recipe:

@@ -43,7 +43,6 @@ name = "tests.compress.methods.digits:network"
 name = "tests.compress.methods.digits:Digits"
 [method]
 name = "learned-groups"
-overlap = false
 [baseline]
 steps = 20
 batch = 32

@@ -154,7 +154,7 @@ def _condensed_groups(seed: int, condense: int, steps: int) -> dict[str, Any]:
     def condensed() -> Any:
         module = trained_network(seed)
         context = Context(module, graph_of(module), task, training, {}, 2.0, lambda _: 1.0, seed)
-        method = groups.LearnedGroups(condense=condense).prepare(context)
+        method = groups.LearnedGroups(condense=condense, overlap=True).prepare(context)
         train_(module, task, training, label="condense", extras=method.extras())
         return method
 

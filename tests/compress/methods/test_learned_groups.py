@@ -49,7 +49,7 @@ def condensed(seed: int = 0, training: Training = FEW, **settings) -> Condensing
 
 @functools.cache
 def halved(seed: int) -> float:
-    return accuracy_of(condensed(seed, condense=2))
+    return accuracy_of(condensed(seed, condense=2, overlap=True))
 
 
 def accuracy_of(method: Condensing) -> float:
@@ -64,7 +64,7 @@ def test_learned_inputs_beat_drawn_ones_at_the_same_density(monkeypatch):
         drop_inputs_(mask, torch.rand(weight.shape, generator=generator), dropped)
 
     monkeypatch.setattr(learned_groups, "drop_inputs_", drop_drawn_)
-    drawn = np.mean([accuracy_of(condensed(seed, condense=2)) for seed in (0, 1)])
+    drawn = np.mean([accuracy_of(condensed(seed, condense=2, overlap=True)) for seed in (0, 1)])
     assert learned > drawn + 10
 
 
@@ -72,7 +72,7 @@ def test_learned_inputs_beat_drawn_ones_at_the_same_density(monkeypatch):
 def exported():
     """A condensed network with what it computed by masks."""
     training = Training(steps=90, batch=64, learning_rate=2e-3, precision="32-true")
-    method = condensed(training=training)
+    method = condensed(training=training, overlap=True)
     module, inputs = method.context.module, method.context.task.test.inputs[:64]
     with torch.no_grad():
         masked = module(inputs)
@@ -126,7 +126,7 @@ def test_it_scores_all_channels_alike_and_chooses_none(exported):
 
 @pytest.mark.parametrize("condense", [2, 4])
 def test_stages_drop_their_share_each_over_the_first_half(condense):
-    method = LearnedGroups(condense=condense).prepare(context_of(network(), Training(steps=24)))
+    method = LearnedGroups(condense=condense, overlap=True).prepare(context_of(network(), Training(steps=24)))
     left = []
     for step in range(1, 25):
         method.after_step_(step, 0.0)
@@ -170,7 +170,7 @@ def test_without_overlap_an_input_stays_where_it_matters_most():
 
 
 def test_without_overlap_filters_come_in_the_order_of_the_groups_and_all_sets_can_be_pruned():
-    method = condensed(training=Training(steps=90, batch=64, learning_rate=2e-3, precision="32-true"), overlap=False)
+    method = condensed(training=Training(steps=90, batch=64, learning_rate=2e-3, precision="32-true"))
     inputs = method.context.task.test.inputs[:64]
     module = method.context.module
     before = graph_of(module).network
@@ -190,7 +190,7 @@ def test_without_overlap_filters_come_in_the_order_of_the_groups_and_all_sets_ca
 
 
 def test_layers_with_a_dense_one_between_them_are_both_put_in_order():
-    method = LearnedGroups(overlap=False, layers=("3", "10")).prepare(context_of(trained_network(), Training(steps=6)))
+    method = LearnedGroups(layers=("3", "10")).prepare(context_of(trained_network(), Training(steps=6)))
     for step in range(1, 7):
         method.after_step_(step, 0.0)
     module, inputs = method.context.module, method.context.task.test.inputs[:8]
@@ -203,8 +203,8 @@ def test_layers_with_a_dense_one_between_them_are_both_put_in_order():
 
 
 def test_overlap_off_needs_as_many_groups_as_shares():
-    with pytest.raises(ValueError, match=r"groups \(=4\) and condense \(=2\) must be the same"):
-        LearnedGroups(condense=2, overlap=False)
+    with pytest.raises(ValueError, match=r"groups \(=4\) and condense \(=2\) must be the same number"):
+        LearnedGroups(condense=2)
 
 
 def test_a_replacement_that_computes_something_else_is_refused(monkeypatch):
@@ -230,13 +230,13 @@ def test_a_resumed_run_finds_its_masks_in_the_checkpoint(tmp_path):
 
 def test_layers_that_do_not_divide_are_left_alone_or_refused():
     module = network(widths=(8, 6, 12))
-    assert eligible(module, LearnedGroups(groups=3, condense=2)) == ["3", "7"]
+    assert eligible(module, LearnedGroups(groups=3, condense=2, overlap=True)) == ["3", "7"]
     with pytest.raises(BadInput, match="'0' cannot be condensed"):
         LearnedGroups(layers=("0",)).prepare(context_of(module))
     with pytest.raises(UnsupportedModel, match=r"can be condensed with groups \(=5\)"):
-        LearnedGroups(groups=5).prepare(context_of(module))
+        LearnedGroups(groups=5, condense=5).prepare(context_of(module))
     with pytest.raises(BadInput, match="still reads 8 of 8 inputs"):
-        LearnedGroups(groups=3, condense=2).prepare(context_of(module)).finish_()
+        LearnedGroups(groups=3, condense=2, overlap=True).prepare(context_of(module)).finish_()
 
 
 def test_the_gain_is_measured_on_a_target():
