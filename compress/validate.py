@@ -16,7 +16,6 @@ from compress.tasks.base import Batch, Task
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.base import Session, open_session, time_operators, times_operators
-from runtimes.bundled.memory import own_memory
 from runtimes.feeds import random_feeds
 from runtimes.operators import attribute, hosts, merge
 from runtimes.parity import TOLERANCES, compare
@@ -81,11 +80,10 @@ def measure_latencies(
         after_round: Told now and then how many seconds have passed.
     """
     with contextlib.ExitStack() as stack:
-        calls = {}
-        for key, each in networks.items():
-            with own_memory():  # or those that are loaded first, such as the original, would be slower
-                session = stack.enter_context(open_session(each.model, target))
-                calls[key] = session.prepare(random_feeds(session.inputs, session.dtypes))
+        sessions = {key: stack.enter_context(open_session(each.model, target)) for key, each in networks.items()}
+        calls = {
+            key: session.prepare(random_feeds(session.inputs, session.dtypes)) for key, session in sessions.items()
+        }
         effort = Effort(budget_s=seconds, precision_percent=precision_percent)
         return measure(calls, clock=clock_for(target.threads, target.device), effort=effort, after_round=after_round)
 

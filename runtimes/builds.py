@@ -11,7 +11,6 @@ import onnx
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.base import RUNTIMES, open_session
-from runtimes.bundled.memory import own_memory
 from runtimes.feeds import random_feeds
 
 AGAIN = " built again, "  # between a model's name and the number of the build
@@ -34,10 +33,9 @@ def prepare_builds(
     """
     calls = {}
     for build in range(RUNTIMES[target.runtime].builds):
+        session = stack.enter_context(open_session(model, target, build))
         key = f"{name}{AGAIN}{build}" if build else name
-        with own_memory():
-            session = stack.enter_context(open_session(model, target, build))
-            calls[key] = session.prepare(random_feeds(session.inputs, session.dtypes, seed))
+        calls[key] = session.prepare(random_feeds(session.inputs, session.dtypes, seed))
     return calls
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from runtimes.bundled.interference import Others, wait_until_quiet
 from runtimes.bundled.machine import load_average, read_environment
-from runtimes.bundled.memory import give_back, own_memory
+from runtimes.bundled.memory import give_back
 from runtimes.bundled.records import append_record, read_records
 from runtimes.bundled.sampling import MEASURING, measure, random_feeds
 from runtimes.bundled.sessions import RUNTIMES, Refusal
@@ -111,8 +111,7 @@ class Run:
         effort, groups, calls = sitting["effort"], list(sitting["turns"].values()), {}
         for model in (model for group in groups for model in group):
             self._watchdog.moved(model)
-            with own_memory():
-                calls[model] = self._runtime.open(*self._inputs(model, effort["seed"]))
+            calls[model] = self._runtime.open(*self._inputs(model, effort["seed"]))
         left_s = max(MEASURING * effort["budget_s"], effort["budget_s"] - (time.monotonic() - started))
         effort = dict(effort, budget_s=left_s)
         wait_until_quiet(min(effort["patience_s"], self._watchdog.limit_s / 2))
