@@ -128,7 +128,6 @@ def _trained(options: argparse.Namespace) -> tuple[list[str], bool]:
     from tools.benchmarks.peers_trained_figure import figure
     from tools.benchmarks.peers_trained_verdict import table, verdict
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import sets another level
     entries, asked = _known(options.json), []
     for task in options.tasks:
         steps = options.steps or TASKS[task].small.budget_steps
@@ -145,7 +144,7 @@ def _trained(options: argparse.Namespace) -> tuple[list[str], bool]:
             write_whole(options.json.with_suffix(".svg"), figure(entries) + "\n")
     chosen = [entry for entry in entries if any(_is(entry, same) for same in asked)]
     lines, reached = verdict(chosen)
-    return [table(chosen), *lines], reached
+    return [table(chosen), "", *lines], reached
 
 
 def _known(path: Path) -> list[dict[str, Any]]:
@@ -159,6 +158,7 @@ def _is(entry: dict[str, Any], same: dict[str, Any]) -> bool:
 def _compared(same: dict[str, Any], names: list[str], options: argparse.Namespace) -> dict[str, Any]:
     from tools.benchmarks.peers_trained import Arms
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import sets another level
     arms = Arms(same["task"], same["seed"], same["budget_steps"], same["speedups"], options.work)
     rows = arms.rows(names)
     return same | _stamp() | arms.study.description() | {"probes": arms.probes(rows), "rows": rows}

@@ -22,7 +22,9 @@ def table(entries: Entries) -> str:
     blocks = []
     for (task, target), group in _grouped(entries).items():
         speedups = [f"at 1/{speedup:g} of the latency" for speedup in group[0].speedups]
-        lines = [(f"{task} on {target}", *speedups, "latency over ours", "n")]
+        better = "higher" if group[0].sign > 0 else "lower"
+        head = f"{task} on {target}, {group[0].unit} ({better} is better)"
+        lines = [(head, *speedups, "latency over ours", "n")]
         for name in ARMS:
             own = [one for one in group if name in one.fronts]
             if own:
