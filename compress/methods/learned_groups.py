@@ -214,9 +214,11 @@ class Condensing:
             left = self.masks.of(name).sum(1)
             if (left > layer.in_channels // self.settings.condense).any():
                 raise BadInput(
-                    f"{name!r} still reads {int(left.max())} of {layer.in_channels} inputs in a group; give the method "
-                    f"training steps, at least {2 * (self.settings.condense - 1)}"
+                    f"{name!r} still reads {int(left.max())} of {layer.in_channels} inputs in a group, as fewer than "
+                    f"half of the method's steps (={self.context.training.steps}) were trained; give it fewer steps "
+                    "or more minutes"
                 )
+            mask_(layer.weight, self.masks.of(name))  # a moving average remembers what was dropped
         started = time.perf_counter()
         module, network = self.context.module, self.context.graph.network
         masked = run_module(module, network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,6 +215,17 @@ def test_a_replacement_that_computes_something_else_is_refused(monkeypatch):
     monkeypatch.setattr(learned_groups, "gathered", lambda layer, inputs: gathered(layer, inputs.flip(0)))
     with pytest.raises(ParityFailed, match="of its spread away from its masked form once its layers are grouped"):
         method.finish_()
+
+
+def test_what_was_dropped_stays_dropped_where_the_weights_are_averaged():
+    method = condensed(training=replace(FEW, average=0.9), groups=2, condense=2)
+    method.finish_()
+    assert method.proof.max_error_of_spread <= method.proof.tolerance
+
+
+def test_a_training_that_its_minutes_ended_early_is_refused():
+    with pytest.raises(BadInput, match=r"half of the method's steps \(=1000\) were trained; .* more minutes"):
+        condensed(training=replace(FEW, steps=1000, minutes=0.001)).finish_()
 
 
 def test_a_resumed_run_finds_its_masks_in_the_checkpoint(tmp_path):
