@@ -79,7 +79,7 @@ def load_gates(folder: Path) -> tuple[GatedBlock, ...]:
         raise BadInput(f"{path} has schema {schema}, this toolkit reads schema {SCHEMA}; update the toolkit or rerun")
     try:
         return tuple(_from_json(block) for block in blocks)
-    except (ValueError, TypeError) as err:
+    except (ValueError, KeyError, TypeError) as err:
         raise BadInput(f"{path} is no run's gates ({err}); run it again to write it anew") from err
 
 

@@ -61,6 +61,7 @@ def test_saved_gates_equal_loaded_ones(tmp_path: Path) -> None:
         (lambda text: "[]", r"gates\.json is damaged"),
         (lambda text: text.replace('"schema": 1', '"schema": 2'), "has schema 2, this toolkit reads schema 1; update"),
         (lambda text: text.replace('"samples"', '"surprise"'), "is no run's gates"),
+        (lambda text: text.replace('"kinds"', '"sorts"'), "is no run's gates"),
         (lambda text: text.replace('"cats",', ""), r"means \(2, 4\).*for 1 kinds"),
     ],
 )
