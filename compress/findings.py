@@ -19,7 +19,7 @@ from compress.graph.count import macs
 from compress.hinge import find_hinge
 from compress.job import Job
 from compress.point import Point
-from compress.replaced import measured_gains, settings_for
+from compress.replaced import measured_gains
 from compress.report.captions import runtime
 from compress.report.layers import LayerLatency, LayerPart, LayerResult
 from compress.report.results import (
@@ -62,7 +62,7 @@ def gather(job: Job, command: str) -> Results:
         seconds={},
         method=Method(
             job.settings.title,
-            dataclasses.asdict(settings_for(job.start, job.settings, recipe.budget)),
+            dataclasses.asdict(job.settings_for(recipe.budget)),
             recipe.distillation.teacher,
             source=job.settings.source,
             score=job.settings.score,

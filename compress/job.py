@@ -13,7 +13,7 @@ from compress.budget import Budget
 from compress.cut import Rig, layer_ms, predict_rest_ms, widths_of
 from compress.export import deployable, export_module
 from compress.graph.channels import ChannelGraph, Keep
-from compress.methods.base import Context, Gated, Method, Replacing
+from compress.methods.base import Context, Gated, Method, Replacing, Settings
 from compress.point import Condensed, Point
 from compress.recipe import Recipe
 from compress.replaced import analysed_anew, settings_for
@@ -72,6 +72,10 @@ class Job:
         known = [each for each in (own, *self.recipe.further_budgets) if each.key in self.rigs]
         return max((each for each in known if each == own or each.swept), key=lambda each: self.rigs[each.key].goal)
 
+    def settings_for(self, budget: Budget) -> Settings:
+        """Return the method's settings in stage I where a network is made for `budget`."""
+        return settings_for(self.start, self.settings, self.steered_to(budget))
+
     def condensed(self, budget: Budget) -> Condensed:
         """Let the method train on the baseline, if it trains, and score the channels, once for all that share it.
 
@@ -99,7 +103,7 @@ class Job:
             seed=self.recipe.seed,
             multiples=rig.multiples,
         )
-        settings = settings_for(start, self.settings, budget)
+        settings = self.settings_for(budget)
         method: Method = settings.prepare(context)
         phase = start.train(named.step("condense"), module, training, method.extras()).phase
         with self.folder.timed(named.step("score the channels")):

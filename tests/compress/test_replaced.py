@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import pipeline
+from compress import pipeline, replaced
 from compress.cut import Rig
 from compress.export import export_module
 from compress.gathered import GatheredConv2d, gathered
@@ -18,7 +18,7 @@ from compress.job import Job
 from compress.methods import learned_groups
 from compress.methods.learned_groups import GroupingGain
 from compress.model_folder import load_folder, read_record
-from compress.recipe import read_recipe
+from compress.recipe import Sweep, read_recipe
 from compress.replaced import Replaced
 from compress.run_folder import RunFolder
 from compress.start import Start
@@ -162,6 +162,20 @@ def test_where_grouping_pays_nowhere_the_run_ends_before_it_trains(tmp_path, mon
     with pytest.raises(BadInput, match=r"pays for no layer: the most that one gains is \{'onnxruntime-cpu': 1.05\}"):
         _ = job(tmp_path, monkeypatch).point
     assert not (tmp_path / "run" / "work" / "condense.safetensors").exists()
+
+
+def test_the_layers_that_are_reported_are_those_of_the_budget_that_the_method_was_steered_to(tmp_path, monkeypatch):
+    def needed(start, budget):
+        speedups = (1.5, 3.0) if budget.swept else (2.0, 1.0)
+        return dict(zip(start.targets, speedups, strict=True))
+
+    monkeypatch.setattr(Start, "needed", needed)
+    sweep = Sweep(budgets_ms=({"onnxruntime": 1.0, "openvino": 1.0},))
+    swept = job(tmp_path, monkeypatch, targets=("onnxruntime", "openvino"), sweep=sweep)
+    gains = {"3": {"onnxruntime-cpu": 1.5, "openvino-cpu": 1.0}, "7": {"onnxruntime-cpu": 1.5, "openvino-cpu": 1.5}}
+    monkeypatch.setattr(replaced, "measured_gains", lambda *_: gains)
+    assert swept.settings_for(swept.recipe.budget).layers == ("7",)
+    assert swept.settings_for(swept.recipe.further_budgets[0]).layers == ("7",)
 
 
 def test_blocks_do_not_go_with_other_layers(tmp_path):
