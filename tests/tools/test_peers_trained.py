@@ -25,14 +25,15 @@ TINY = Small(
     4,
     6,
     {
+        "targets": ["onnxruntime"],
         "profile": "isolated",
-        "profile_seconds": 0.3,
-        "measure_seconds": 0.3,
+        "profile_seconds": 0.1,
+        "measure_seconds": 0.03,
         "model": {"name": "resnet-20", "depth": 8, "width": 8},
         "baseline": {"batch": 16},
         "finetune": {"batch": 16},
     },
-    final_seconds=0.3,
+    final_seconds=0.1,
     choosing_every=3,
 )
 MADE = ("decig-macs", "greedy-macs", "uniform", "scratch-uniform-whole", "original-trained-on")
@@ -71,7 +72,7 @@ def test_every_network_has_the_same_steps_and_is_measured(entry):
         "scratch-uniform-whole": 10,
         "original-trained-on": 6,
     }
-    assert all(set(row["targets"]) == {"onnxruntime-cpu", "openvino-cpu"} for row in rows.values())
+    assert all(set(row["targets"]) == {"onnxruntime-cpu"} for row in rows.values())
     assert rows["original"]["parameters"] == rows["original-trained-on"]["parameters"] > rows["uniform"]["parameters"]
     assert rows["greedy-macs"]["cut_speedup"] >= 1.3
     assert entry["budget_steps"] == 6
@@ -129,7 +130,8 @@ def test_macs_are_counted_at_any_widths():
 
 @pytest.mark.skipif(importlib.util.find_spec("torch_pruning") is None, reason="Torch-Pruning is not installed")
 @pytest.mark.parametrize("importance", ["magnitude", "bn-scale", "group-norm"])
-def test_torch_pruning_removes_a_share_of_each_layer_or_of_all(importance):
+def test_torch_pruning_removes_a_share_of_each_layer_or_of_all(importance, monkeypatch):
+    monkeypatch.setattr("tools.benchmarks.peers_torch_pruning.RATIOS", 4)
     torch.manual_seed(0)
     module = CifarResNet(depth=8, width=16).eval()
     for part in module.modules():
