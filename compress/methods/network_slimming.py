@@ -124,8 +124,9 @@ class Slimming:
     def finish_(self) -> None:
         """Absorb what channels of scale zero still emit into the layers that use them.
 
-        Scales that the sub-gradient left near zero become zero.
+        Scales that the sub-gradient, or a moving average of the weights, left near zero become zero.
         """
+        self._zero_()
         nearly = NEARLY_ZERO if self.settings.step == "subgradient" else 0.0
         absorb_(self.context.module, self.context.graph, self._above(nearly))
 
@@ -160,8 +161,7 @@ class Slimming:
             for gamma, square in zip(gammas, self.squares, strict=True):
                 square.mul_(DECAY).add_((1 - DECAY) * gamma.grad.to(square.device) ** 2)
             if self._suffices():
-                for gamma, zero in zip(gammas, self.zeros, strict=True):
-                    gamma.masked_fill_(zero.to(gamma.device), 0.0)
+                self._zero_()
                 return
             known = 1 - DECAY**step
             strength = self.strength * torch.sqrt(torch.cat(list(self.squares)).mean() / known)
@@ -179,6 +179,13 @@ class Slimming:
         rest = [parameter for name, parameter in named.items() if name not in self.weights]
         scales = [named[name] for name in self.weights]
         return [{"params": rest, "lr": 1.0}, {"params": scales, "lr": self.settings.norm_rate}]
+
+    def _zero_(self) -> None:
+        """Set the scales to zero that were zero after the last step that shrank any."""
+        tensors = named_tensors(self.context.module)
+        with torch.no_grad():
+            for name, zero in zip(self.weights, self.zeros, strict=True):
+                tensors[name].masked_fill_(zero.to(tensors[name].device), 0.0)
 
     def _suffices(self) -> bool:
         """Whether the scales that were zero after the last step are predicted to be enough for the speedup."""

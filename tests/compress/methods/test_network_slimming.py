@@ -158,6 +158,20 @@ def test_once_the_zeros_suffice_they_stay_and_nothing_else_is_shrunk(graph):
     assert len(asked) == 2  # the share decides, not the speedup
 
 
+def test_scales_that_became_zero_are_cut_where_the_weights_are_averaged(graph):
+    module = network()
+    method = slimming(module, graph, strength=0.5)
+    gamma = module[1].weight
+    with torch.no_grad():
+        gamma[:5] = 1e-4
+    method.shrink_(1, 0.01)
+    with torch.no_grad():
+        gamma[:5] = 1e-3  # as a moving average remembers them
+    method.finish_()
+    assert (method.scores()["0"][:5] == 0).all()
+    assert method.keep()["0"].tolist() == list(range(5, 32))
+
+
 def test_the_subgradient_is_that_of_the_penalty(graph):
     module = network()
     method = NetworkSlimming(strength=0.5, step="subgradient").prepare(context_of(module, graph))
