@@ -53,7 +53,7 @@ class OpenVinoSession:
         """Bind the feeds to a request of their own; the returned call runs it and leaves its outputs there."""
         request = self._compiled.create_infer_request()
         for name, array in check_feeds(feeds, self.inputs, self.dtypes).items():
-            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+            request.set_tensor(name, openvino.Tensor(array))  # a copy: a request keeps no shared array alive
         try:
             request.infer()
         except RuntimeError as err:

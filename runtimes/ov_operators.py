@@ -49,7 +49,7 @@ def time_operators(model: onnx.ModelProto, target: Target, seed: int = 0) -> tup
     with OpenVinoSession(compiled, target) as session:
         request = compiled.create_infer_request()
         for name, array in random_feeds(session.inputs, session.dtypes, seed).items():
-            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+            request.set_tensor(name, openvino.Tensor(array))
         return operators_from(openvino_nodes(compiled, request, warm_up=WARM_UP_RUNS, timed=TIMED_RUNS))
 
 

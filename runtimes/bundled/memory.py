@@ -12,9 +12,6 @@ def give_back() -> None:
     What models leave behind is in pieces, and a model that is loaded into them is slower: after a profile had been
     measured in the same process, OpenVINO took 7 to 17 % longer for the same UNets, and 0 to 2 % longer with this.
     Does nothing where the C library has no way to do it.
-
-    Pages of their own for all large blocks of a model (mallopt, M_MMAP_THRESHOLD) took most of what was left away, and
-    are not used: OpenVINO 2026.4.1 then reads beyond a block of its own and dies (SRResNet at 48x48, one layer).
     """
     gc.collect()
     try:

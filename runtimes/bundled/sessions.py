@@ -124,7 +124,7 @@ class OpenVino:
     def _request(self, compiled: Any, feeds: Mapping[str, Any]) -> Any:
         request = compiled.create_infer_request()
         for name, array in feeds.items():
-            request.set_tensor(name, self._ov.Tensor(array, shared_memory=True))
+            request.set_tensor(name, self._ov.Tensor(array))  # a copy: a request keeps no shared array alive
         return request
 
     def _infer(self, request: Any, path: Path) -> None:

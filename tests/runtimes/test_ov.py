@@ -48,3 +48,14 @@ def test_another_precision_than_asked_for_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ov, "_options", lambda target: {"EXECUTION_MODE_HINT": "ACCURACY"})
     with pytest.raises(RuntimeUnavailable, match=r"'f32'\) was asked for, but OpenVINO computes in dynamic"):
         open_session(unet(), Target("openvino"))
+
+
+def test_a_prepared_call_reads_its_feeds_after_the_caller_has_let_go_of_them() -> None:
+    with open_session(unet(), Target("openvino")) as session:
+        (expected,) = session.run(random_feeds(session.inputs, session.dtypes)).values()
+        call = session.prepare(random_feeds(session.inputs, session.dtypes))
+        shapes = [shape for shape in session.inputs.values() for _ in range(50)]
+        others = [np.full(shape, 7.0, np.float32) for shape in shapes]  # where the feeds were
+        (found,) = call().values()  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(found, expected)
+        del others
