@@ -163,8 +163,7 @@ class _Search:
 
     def steps(self, chosen: Sequence[Block], state: _State) -> Iterator[tuple[Block, ...]]:
         """Yield the next choices to try: without the blocks that cost least to remove, then with one that went."""
-        gone = {name for block in chosen for name in block.layers}
-        left = [block for block in self.blocks if not set(block.layers) & gone or set(block.layers) > gone]
+        left = [block for block in self.blocks if all(_goes_beside(block, one) for one in chosen)]
         price = {block.name: self._price(block, state.solution.widths) for block in left}
         cheapest = sorted((one for one in left if price[one.name] < math.inf), key=lambda one: price[one.name])
         for block in cheapest[: TRIES if state.fits else 1]:
@@ -188,3 +187,8 @@ class _Search:
     def _score(self, block: Block, widths: Mapping[str, int]) -> float:
         """Return what the sets that decide on a block keep at some widths; whole where none is named."""
         return sum(float(np.sort(self.scores[name])[::-1][: widths.get(name)].sum()) for name in block.decisive)
+
+
+def _goes_beside(block: Block, gone: Block) -> bool:
+    """Whether a block may still go once another one went: it has none of its layers, or all of them and more."""
+    return set(block.layers).isdisjoint(gone.layers) or set(block.layers) > set(gone.layers)

@@ -97,6 +97,15 @@ def test_within_the_budget_everything_stays_that_a_method_chose() -> None:
     assert choose(graph, scores, 0.95).lost > 0
 
 
+def test_an_outer_block_goes_though_another_one_beside_it_went_first() -> None:
+    graph, generator = graph_of("nested"), np.random.default_rng(0)
+    scores = {name: one * 10 ** generator.uniform(-3, 0) for name, one in scores_of(graph).items()}
+    found = choose(graph, scores, 0.3)
+    assert math.isfinite(found.lost)
+    assert "2" in found.names
+    assert "2.inner.conv" not in found.names  # it went with the outer one
+
+
 def test_blocks_that_may_not_go_stay() -> None:
     graph = graph_of("basic")
     scores = scores_of(graph) | {"3.conv1": np.full(6, 1e-3)}
