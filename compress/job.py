@@ -13,7 +13,7 @@ from compress.budget import Budget
 from compress.cut import Rig, layer_ms, predict_rest_ms, widths_of
 from compress.export import deployable, export_module
 from compress.graph.channels import ChannelGraph, Keep
-from compress.methods.base import Context, Gated, Method, Replacing, Settings
+from compress.methods.base import Gated, Method, Replacing, Settings
 from compress.point import Condensed, Point
 from compress.recipe import Recipe
 from compress.replaced import analysed_anew, settings_for
@@ -92,19 +92,8 @@ class Job:
     def _condense(self, budget: Budget, named: Budget) -> Condensed:
         start, training, rig = self.start, self.recipe.condense, self.rigs[budget.key]
         module = copy.deepcopy(start.baseline.module)
-        context = Context(
-            module=module,
-            graph=start.graph,
-            task=start.task,
-            training=training or self.recipe.finetune,
-            latency_shares=start.latency_shares(),
-            goal=rig.goal,
-            speedup=rig.predicted_speedup,
-            seed=self.recipe.seed,
-            multiples=rig.multiples,
-        )
         settings = self.settings_for(budget)
-        method: Method = settings.prepare(context)
+        method: Method = settings.prepare(start.context(module, rig, training or self.recipe.finetune))
         phase = start.train(named.step("condense"), module, training, method.extras()).phase
         with self.folder.timed(named.step("score the channels")):
             method.finish_()

@@ -18,6 +18,7 @@ from compress.cut import Rig
 from compress.export import deployable, export_module
 from compress.graph.analyse import analyse
 from compress.graph.channels import ChannelGraph
+from compress.methods.base import Context
 from compress.models import import_callable
 from compress.profiling import Profiling
 from compress.recipe import Recipe
@@ -182,6 +183,26 @@ class Start:
         needed = self.needed(budget)
         profiles = {target: self.profiles[target] for target in needed}
         return Rig(self.graph, profiles, needed, self.recipe.measure_seconds / 3)
+
+    def context(self, module: nn.Module, rig: Rig, training: Training) -> Context:
+        """Return what a method is given.
+
+        Args:
+            module: A copy of the baseline's.
+            rig: Predicts for the budget that the method is steered to.
+            training: Of the method's own.
+        """
+        return Context(
+            module=module,
+            graph=self.graph,
+            task=self.task,
+            training=training,
+            latency_shares=self.latency_shares(),
+            goal=rig.goal,
+            speedup=rig.predicted_speedup,
+            seed=self.recipe.seed,
+            multiples=rig.multiples,
+        )
 
     # What steps are made of.
 

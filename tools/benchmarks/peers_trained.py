@@ -21,7 +21,7 @@ from compress.arguments import construct, find_callable
 from compress.budget import Budget
 from compress.cut import Cut, Rig, cut_uniform
 from compress.methods import METHODS
-from compress.methods.base import Context, Method
+from compress.methods.base import Method
 from compress.point import Condensed, Point
 from compress.surgery import prune_module
 from compress.train.judge import recalibrate_, run_in_chunks
@@ -220,18 +220,11 @@ class Arms:
         start, study = self.start, self.study
         recipe = recipe_for(study.small, study.seed, study.steps, arm.method)
         module, macs = copy.deepcopy(start.baseline.module), MacsCost(start.graph)
-        in_macs = arm.saved == "MACs"
-        context = Context(
-            module=module,
-            graph=start.graph,
-            task=start.task,
-            training=recipe.condense or recipe.finetune,
-            latency_shares=macs.shares() if arm.penalised == "MACs" else start.latency_shares(),
-            goal=macs.goal(rig, start.norms) if in_macs else rig.goal,
-            speedup=macs.speedup if in_macs else rig.predicted_speedup,
-            seed=study.seed,
-            multiples=rig.multiples,
-        )
+        context = start.context(module, rig, recipe.condense or recipe.finetune)
+        if arm.penalised == "MACs":
+            context = replace(context, latency_shares=macs.shares())
+        if arm.saved == "MACs":
+            context = replace(context, goal=macs.goal(rig, start.norms), speedup=macs.speedup)
         settings = construct(find_callable(arm.method, METHODS, "method"), arm.settings, "method")
         method: Method = settings.prepare(context)
         phase = start.train(budget.step("condense"), module, recipe.condense, method.extras()).phase
