@@ -22,6 +22,7 @@ from compress.recipe import ModelChoice, read_recipe
 from compress.run_folder import RunFolder
 from compress.start import Start
 from device_profiles.store import load_profile
+from tests.compress.runs import stop_before_finetuning
 from tests.compress.test_points import network as plain_network
 
 RECIPE = """
@@ -103,14 +104,7 @@ def shallower(tmp_path_factory):
     folder = tmp_path_factory.mktemp("point")
     (folder / "recipe.toml").write_text(RECIPE)
     chosen: list[int] = []
-    stopped: list[str] = []
-    train, choose = Start.train, point.choose_blocks
-
-    def stopping(self, name, *arguments, **keywords):
-        if name == "finetune" and not stopped:
-            stopped.append(name)
-            raise KeyboardInterrupt
-        return train(self, name, *arguments, **keywords)
+    choose = point.choose_blocks
 
     def counting(*arguments):
         chosen.append(len(chosen))
@@ -118,9 +112,7 @@ def shallower(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(point, "choose_blocks", counting)
-        patched.setattr(Start, "train", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            pipeline.compress(folder / "recipe.toml", folder / "run")
+        stop_before_finetuning(folder)
         before = json.loads((folder / "run" / "work" / "choose blocks.json").read_text())
         own = len(chosen)
         results = pipeline.compress(folder / "recipe.toml", folder / "run").results

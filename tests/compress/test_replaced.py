@@ -26,6 +26,7 @@ from device_profiles.errors import BadInput
 from device_profiles.measurement import Measurement
 from device_profiles.store import load_profile
 from tests.compress.methods.digits import network
+from tests.compress.runs import stop_before_finetuning
 
 RECIPE = """
 name = "grouped"
@@ -73,14 +74,6 @@ def grouped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replaced")
     (folder / "recipe.toml").write_text(RECIPE)
     asked: list[str] = []
-    stopped: list[str] = []
-    train = Start.train
-
-    def stopping(self, name, *arguments, **keywords):
-        if name == "finetune" and not stopped:
-            stopped.append(name)
-            raise KeyboardInterrupt
-        return train(self, name, *arguments, **keywords)
 
     def counting(layer, *arguments):
         asked.append(str(layer))
@@ -88,9 +81,7 @@ def grouped(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(learned_groups, "grouping_gain", counting)
-        patched.setattr(Start, "train", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            pipeline.compress(folder / "recipe.toml", folder / "run")
+        stop_before_finetuning(folder)
         results = pipeline.compress(folder / "recipe.toml", folder / "run").results
     return SimpleNamespace(folder=folder / "run", results=results, asked=asked)
 
