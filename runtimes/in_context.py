@@ -165,8 +165,8 @@ def plan_end_to_end(
 ) -> list[PlannedSitting]:
     """Split variants into sittings that fit into memory, each loaded in random order.
 
-    What is loaded first gets the pieces of memory that others left: of 30 MobileNetV2s in OpenVINO the first ten were
-    4 % slower for their size than the last ten, whichever these were.
+    What is loaded first was slower, whichever it was: of 30 MobileNetV2s in OpenVINO the first ten 4 % for their size,
+    against the last ten. That was measured while OpenVINO still read inputs that had been freed.
 
     Args:
         variants: The network at full width, then at others.

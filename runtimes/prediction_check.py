@@ -19,7 +19,9 @@ from runtimes.timing import Effort
 
 CLOSE_PERCENT = 5.0
 REFERENCES = 12  # one network tells the level to 1 or 2 %; from three, the level was off by as much as the predictions
-LOADS = 3  # from one to the next, networks varied by 1.5 % (MobileNetV2, OpenVINO) to 2.4 % (UNet-64, bf16, 2 threads)
+# From one load to the next, networks varied by 1.5 % (MobileNetV2, OpenVINO) to 2.4 % (UNet-64, bf16, 2 threads), while
+# OpenVINO still read inputs that had been freed.
+LOADS = 3
 LOAD_ROUNDS = 5  # of each load, at least
 NOT_KEPT = PartialProfile(None, "")
 Array = NDArray[np.float64]
