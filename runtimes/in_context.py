@@ -21,6 +21,7 @@ from runtimes.bundled.memory import give_back
 from runtimes.carve import carve
 from runtimes.environment import read_environment
 from runtimes.fit import LayerKind, fit, fit_whole
+from runtimes.model_file import weight_bytes
 from runtimes.operators import LayerTimes, attribute, hosts, merge
 from runtimes.partial_profile import PartialProfile
 from runtimes.progress import progress_bar
@@ -175,7 +176,7 @@ def plan_end_to_end(
         resident_bytes: Of weights that may be loaded at a time; None: `RESIDENT_BYTES`.
         min_rounds: Of each sitting, in place of the effort's.
     """
-    bytes_each = variants[0].build().ByteSize() / variants[0].products
+    bytes_each = weight_bytes(variants[0].build()) / variants[0].products
     rest = [i for i in range(len(variants)) if i not in references]
     room = (resident_bytes or RESIDENT_BYTES) / bytes_each - sum(variants[i].products for i in references)
     lists: list[list[int]] = [[]]
@@ -222,7 +223,7 @@ def _keeping_models(variants: Sequence[WidthVariant], limit_bytes: int) -> list[
 
     def build(place: int) -> onnx.ModelProto:
         model = kept.get(place) or variants[place].build()
-        sizes[place] = model.ByteSize()
+        sizes[place] = weight_bytes(model)
         if sum(sizes[i] for i in {*kept, place}) <= limit_bytes:
             kept[place] = model
         return model

@@ -65,6 +65,12 @@ def is_large(model: onnx.ModelProto) -> bool:
     return sum(len(tensor.raw_data) for tensor in tensors) > LARGEST_BYTES
 
 
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Add up the sizes of a model's weights, without writing it to count: `ByteSize` does that."""
+    types = onnx.helper.tensor_dtype_to_np_dtype
+    return sum(math.prod(tensor.dims) * types(tensor.data_type).itemsize for tensor in model.graph.initializer)
+
+
 def without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     """Copy everything of a model but its initializers."""
     copied = onnx.ModelProto()

@@ -58,7 +58,14 @@ class Network:
     batch: OpenBatch | None = None
 
     @classmethod
-    def from_model(cls, model: onnx.ModelProto, input_shapes: InputShapes | None = None, *, batch: int = 1) -> Network:
+    def from_model(
+        cls,
+        model: onnx.ModelProto,
+        input_shapes: InputShapes | None = None,
+        *,
+        batch: int = 1,
+        sound_weights: bool = False,
+    ) -> Network:
         """Take over an ONNX model.
 
         Args:
@@ -66,6 +73,7 @@ class Network:
             input_shapes: Input name -> shape where the model leaves a size open. A batch that is all that is open may
                 be left so, see `opened`.
             batch: The batch at which such a network is analysed.
+            sound_weights: The data of its weights comes from a network or from numpy, and needs no check.
 
         Raises:
             BadInput: The model is inconsistent or a shape stays open, or it computes with the size of an open batch.
@@ -74,7 +82,7 @@ class Network:
         given = dict(input_shapes or {})
         opened = open_inputs(model, given)
         if not opened:
-            return cls(prepare(model, given))
+            return cls(prepare(model, given, sound_weights=sound_weights))
         fixed, larger = (at_batch(model, tuple(opened), size) for size in (batch, batch + 1))
         network = cls(prepare(model, given | fixed))
         try:

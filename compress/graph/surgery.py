@@ -70,7 +70,7 @@ def remove_channels(graph: ChannelGraph, keep: Keep) -> Network:
     model.graph.initializer.extend(initializers)
     model.graph.initializer.extend(surgery.added)
     try:
-        return replace(Network.from_model(model), batch=network.batch)
+        return replace(Network.from_model(model, sound_weights=True), batch=network.batch)
     except BadInput as err:
         raise ParityFailed(f"the pruned network is inconsistent ({err}); report this network") from err
 
