@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compress.cut import Rig, layer_ms
+from compress.cut import Rig
 from compress.graph.blocks import Block, blocks
 from compress.graph.channels import ChannelGraph, Keep
+from compress.predictor import layer_ms
 from compress.scores import Scores
 from compress.solve import Solution, fastest, solve
 from compress.width_problem import WidthProblem, width_problem

@@ -15,6 +15,7 @@ from compress.export import deployable
 from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Network
 from compress.graph.surgery import remove_channels
+from compress.predictor import Predictor
 from compress.scores import Scores
 from compress.select import (
     LEAST_MULTIPLE,
@@ -29,7 +30,6 @@ from compress.solve import fastest, solve
 from compress.validate import measure_latencies
 from compress.width_problem import width_problem
 from device_profiles.errors import BadInput, BudgetInfeasible
-from device_profiles.predict import predict, predict_layer
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
 from runtimes.progress import progress_bar
@@ -77,9 +77,7 @@ class Rig:
             self._whole, self._whole_ms, self._measured_ms = against._whole, against._whole_ms, against._measured_ms
             return
         self._whole = deployable(self.whole.network)
-        self._whole_ms = {
-            target: predict_rest_ms(profile, self.whole, self.whole, {}) for target, profile in profiles.items()
-        }
+        self._whole_ms = {target: self._predictors[target].rest_ms(self.whole, {}) for target in profiles}
         self._measured_ms = {target: profile.end_to_end.ms for target, profile in profiles.items()}
 
     def without_blocks(self, rest: ChannelGraph) -> Rig:
@@ -117,7 +115,7 @@ class Rig:
 
     def predict_ms(self, target: Target, widths: Mapping[str, int]) -> float:
         """Return the predicted latency on a target, ms, of the network with the given widths by set."""
-        return predict_rest_ms(self.profiles[target], self.whole, self.graph, widths)
+        return self._predictors[target].rest_ms(self.graph, widths)
 
     def predicted_speedup(self, widths: Mapping[str, int]) -> float:
         """Return the predicted speedup of the network with the given widths by set.
@@ -133,6 +131,10 @@ class Rig:
     def measured_speedup(self, keep: Keep) -> float:
         """Prune, deploy, run and return the speedup, counted as in `predicted_speedup`."""
         return self._least(self._measure(keep))
+
+    @cached_property
+    def _predictors(self) -> dict[Target, Predictor]:
+        return {target: Predictor(profile, self.whole) for target, profile in self.profiles.items()}
 
     def _least(self, speedups: Mapping[Target, float]) -> float:
         return min(speedup * self.goal / self.needed[target] for target, speedup in speedups.items())
@@ -182,28 +184,6 @@ class Rig:
     def _speedup_on(self, target: Target, pruned: Network) -> float:
         measured = measure_latencies({"whole": self._whole, "pruned": pruned}, target, self.seconds, 1.0)
         return measured["whole"].ms / measured["pruned"].ms
-
-
-def predict_rest_ms(
-    profile: DeviceProfile, whole: ChannelGraph, rest: ChannelGraph, widths: Mapping[str, int]
-) -> float:
-    """Predict the latency of a network that may be without some layers of the one that was profiled, ms.
-
-    Args:
-        profile: Of the whole network.
-        whole: Its channel graph.
-        rest: The channel graph of the network with the layers that are left.
-        widths: Set of `rest` -> width; sets that are not named keep all their channels.
-    """
-    left = {layer.name for layer in rest.layers}
-    gone = [layer for layer in whole.layers if layer.name not in left]
-    parts_ms = [layer_ms(profile, layer.name, (layer.in_channels, layer.out_channels)) for layer in gone]
-    return predict(profile, rest.layer_widths(widths)).ms - sum(parts_ms)
-
-
-def layer_ms(profile: DeviceProfile, name: str, widths: tuple[int, int]) -> float:
-    """Predict what one layer takes of a network's latency, ms, of some width in and out."""
-    return predict_layer(profile, name, np.asarray(widths[:1]), np.asarray(widths[1:])).item()
 
 
 def widths_of(keep: Keep) -> dict[str, int]:

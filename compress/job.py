@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from compress.budget import Budget
-from compress.cut import Rig, layer_ms, predict_rest_ms, widths_of
+from compress.cut import Rig, widths_of
 from compress.export import deployable, export_module
 from compress.graph.channels import ChannelGraph, Keep
 from compress.methods.base import Gated, Method, Replacing, Settings
 from compress.point import Condensed, Point
+from compress.predictor import Predictor, layer_ms
 from compress.recipe import Recipe
 from compress.replaced import analysed_anew, settings_for
 from compress.report.results import TargetNetwork
@@ -215,7 +216,7 @@ class Job:
         def compute() -> Any:
             task = self.start.task
             predicted = {
-                key: predict_rest_ms(profiled.profiles[target], profiled.graph, self.graphs[key], widths_of(keep))
+                key: Predictor(profiled.profiles[target], profiled.graph).rest_ms(self.graphs[key], widths_of(keep))
                 for key, keep in self.keeps.items()
                 if key != "baseline"
                 for profiled in [self.points[key].profiled if key in self.points else self.start]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from compress import cut
-from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, layer_ms, widths_of
+from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
 from compress.graph.channels import Layer
+from compress.predictor import layer_ms
 from device_profiles.errors import BadInput, BudgetInfeasible
 from device_profiles.profile import DeviceProfile, LayerProfile
 from device_profiles.target import Target

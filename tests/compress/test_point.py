@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress import pipeline, point
-from compress.cut import layer_ms
 from compress.methods.plain import Scored
 from compress.model_folder import load_folder, read_record
 from compress.point import Condensed, Point
+from compress.predictor import layer_ms
 from compress.recipe import ModelChoice, read_recipe
 from compress.run_folder import RunFolder
 from compress.start import Start
