@@ -29,7 +29,8 @@ from compress.methods import METHODS
 from device_profiles.errors import BadInput
 from device_profiles.store import write_whole
 from tools.benchmarks.methods_table import table, verdict
-from tools.benchmarks.study import Made, Row, Small, Study, measured, recipe_for
+from tools.benchmarks.small_tasks import SMALL
+from tools.benchmarks.study import Made, Row, Study, measured, recipe_for
 from tools.command_line import run
 
 if TYPE_CHECKING:
@@ -46,33 +47,16 @@ SCRATCH = {"scratch, widths of greedy": "greedy", "scratch, uniform widths": UNI
 BASELINES = (BASELINE, TRAINED_ON, UNIFORM, *SCRATCH)
 SECONDS = ("condense", "score the channels", "finetune", "train")  # the steps whose time says what a method costs
 
-QUICK = {"speedup": 2.0, "profile_seconds": 4.0, "measure_seconds": 1.5}
+SPEEDUP = 2.0
 TASKS = {
-    "classification": Small(
-        "classification", 250, 200, {**QUICK, "baseline": {"batch": 32}, "finetune": {"batch": 32}}
-    ),
-    "denoising": Small(
-        "denoising",
-        300,
-        300,
-        {
-            **QUICK,
-            "model": {"width": 32, "depth": 8},
-            "task": {"size": 40, "held_out_size": 64},
-            "baseline": {"batch": 8},
-            "finetune": {"batch": 8},
-        },
-    ),
-    "super-resolution": Small(
-        "super-resolution", 600, 300, {**QUICK, "baseline": {"batch": 8}, "finetune": {"batch": 8}}
-    ),
-    "paired": Small("paired", 300, 300, {**QUICK, "baseline": {"batch": 8}, "finetune": {"batch": 8}}),
+    name: replace(SMALL[name], changes={**SMALL[name].changes, "speedup": SPEEDUP}, choosing_every=0)
+    for name in ("classification", "denoising", "super-resolution", "paired")
 }
 
 
 def main() -> None:
     """Run the tasks and write what came of each as soon as it is measured."""
-    methods = [name for name in METHODS if name != "learned-groups"]  # what it leaves is to be profiled anew
+    methods = list(METHODS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=names_from(TASKS), default=list(TASKS), help=f"default: {','.join(TASKS)}")
     parser.add_argument("--methods", type=names_from(methods), default=methods, help=f"default: {','.join(methods)}")

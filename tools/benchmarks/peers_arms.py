@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tools.benchmarks.small_tasks import SMALL
 from tools.benchmarks.study import Small
 
 Role = Literal["ours", "variant", "sibling", "other"]
@@ -132,61 +133,10 @@ class Trial:
     untouchable: tuple[str, ...] = ()
 
 
-QUICK = {"profile_seconds": 4.0, "measure_seconds": 0.9, "baseline": {"batch": 8}, "finetune": {"batch": 8}}
-DIGITS = {**QUICK, "baseline": {"batch": 32}, "finetune": {"batch": 32}}
-FINAL_SECONDS = 60.0  # for about 65 networks
-# Baselines have more steps than the budget, so that what comes after them is not just the rest of their training.
 TASKS = {
-    "paired": Trial(
-        Small(
-            "paired",
-            900,
-            300,
-            # without its discriminator, which takes 0.28 of 0.40 s a step
-            {**QUICK, "model": {"width": 24}, "task": {"adversary_weight": 0.0}},
-            FINAL_SECONDS,
-            choosing_every=4,
-        )
-    ),
-    "super-resolution": Trial(
-        Small(
-            "super-resolution",
-            900,
-            300,
-            {**QUICK, "task": {"held_out_patches": 32}},
-            FINAL_SECONDS,
-            choosing_every=2,
-        ),
-        untouchable=("upsample.0.conv",),  # it knows no pixel shuffle
-    ),
-    "denoising": Trial(
-        Small(
-            "denoising",
-            900,
-            300,
-            {
-                **QUICK,
-                "model": {"width": 32, "depth": 8},
-                "task": {"size": 40, "held_out_size": 64, "held_out_patches": 48},
-            },
-            FINAL_SECONDS,
-            choosing_every=3,
-        )
-    ),
-    "resnet": Trial(Small("classification", 250, 200, DIGITS, FINAL_SECONDS, choosing_every=3)),
-    "mobilenet": Trial(
-        Small(
-            "classification",
-            250,
-            200,
-            {
-                **QUICK,
-                "model": {"name": "mobilenetv2-tiny", "width": 16, "classes": 10, "stem_stride": 1},
-                "baseline": {"batch": 16},
-                "finetune": {"batch": 16},
-            },
-            FINAL_SECONDS,
-            choosing_every=3,
-        )
-    ),
+    "paired": Trial(SMALL["paired"]),
+    "super-resolution": Trial(SMALL["super-resolution"], untouchable=("upsample.0.conv",)),  # it knows no pixel shuffle
+    "denoising": Trial(SMALL["denoising"]),
+    "resnet": Trial(SMALL["classification"]),
+    "mobilenet": Trial(SMALL["mobilenet"]),
 }
