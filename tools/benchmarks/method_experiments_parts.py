@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from tools.benchmarks.method_experiments_weights import SEEDS
@@ -185,7 +186,12 @@ def _searched(seed: int, name: str, settings: Any) -> dict[str, Any]:
 
 
 def auto_pruner() -> list[dict[str, Any]]:
-    """Learn codes for half of a digit network's channels with several alphas and modes; measure what training costs."""
+    """Learn codes for half of a digit network's channels with several alphas and modes; measure what training costs.
+
+    At alpha 100 the gates have no gradient, so the code is the one that was drawn, however well the network then learns
+    to do with it. So rows also say how much of the code of the first steps is left, and what the code is worth in the
+    network that never met it.
+    """
     from compress.methods.auto_pruner import AutoPruner
 
     half = {"keep_ratio": 0.5, "device_aware": False}
@@ -209,33 +215,49 @@ def _coded(seed: int, name: str, settings: Any) -> dict[str, Any]:
     import torch
 
     from compress.cut import cut_at_random
+    from compress.methods.auto_pruner_gates import VOTES
     from compress.methods.base import Context
     from compress.surgery import prune_module
     from compress.train.loop import Training, train_
     from tests.compress.methods.digits import Digits, accuracy, graph_of, trained_network
 
     task, module = Digits(seed), trained_network(seed)
-    graph = graph_of(module)
+    graph, unacquainted, first = graph_of(module), copy.deepcopy(module), {}
     training = Training(steps=300, batch=64, learning_rate=2e-3, precision="32-true")
     shares = {layer.name: 1.0 for layer in graph.layers}
     method = settings.prepare(Context(module, graph, task, training, shares, 2.0, lambda _: 1.0, seed))
-    train_(module, task, training, label=name, extras=method.extras())
+    extras = method.extras()
+
+    def after_step(step: int, rate: float) -> None:
+        extras.after_step(step, rate)
+        if step == VOTES:
+            first.update({name: gate.code() for name, gate in method.gates.items() if int(gate.steps)})  # they learn
+
+    train_(module, task, training, label=name, extras=replace(extras, after_step=after_step))
     values = torch.cat([gate.values.detach() for gate in method.gates.values()])
     flips = sum(int((gate.votes() != gate.votes()[0]).any(0).sum()) for gate in method.gates.values())
     method.finish_()
     keep = method.keep()
 
-    def after(cut: Any) -> float:
-        return round(accuracy(prune_module(module, graph, cut, prove=False), task), 1)
+    same = torch.cat([method.gates[name].mask == code for name, code in first.items()])
+
+    def after(cut: Any, whole: Any = module) -> float:
+        return round(accuracy(prune_module(whole, graph, cut, prove=False), task), 1)
+
+    def of_draws(whole: Any) -> list[float]:
+        return [after(cut_at_random(graph, keep, draw), whole) for draw in range(3)]
 
     return {
         "settings": name,
         "seed": seed,
         "kept": [len(kept) for kept in keep.values()],
+        "as_in_the_first_20_percent": round(100 * float(same.float().mean()), 1),
+        "unacquainted_percent": after(keep, unacquainted),
+        "unacquainted_random_percent": of_draws(unacquainted),
         "decided_percent": round(100 * float(((values < 0.2) | (values > 0.8)).float().mean()), 1),
         "flips_in_last_20": flips,
         "cut_percent": after(keep),
-        "random_percent": [after(cut_at_random(graph, keep, draw)) for draw in range(3)],
+        "random_percent": of_draws(module),
     }
 
 
