@@ -76,6 +76,16 @@ def test_variants_count_on_no_side_and_siblings_in_one_line_only() -> None:
     assert "greedy against original" in lines[1]
 
 
+def test_found_widths_from_new_weights_count_on_either_side() -> None:
+    arms = {"greedy": [(6.0, 29.0)], "scratch-found-whole": [(4.0, 29.0)], "uniform": [(8.0, 29.0)]}
+    lines, reached = verdict([entry(arms)])
+    assert not reached
+    assert "0.67 times as fast" in lines[0]
+    assert "1.33 times as fast" in lines[1]
+    assert "2.00 times as fast" in lines[2]
+    assert "scratch-found-whole against uniform" in lines[2]
+
+
 def test_what_cannot_be_compared_or_made_is_said() -> None:
     lines, reached = verdict([entry({"uniform": [(8.0, 29.0)]}, failed="torch-pruning-magnitude-global")])
     assert not reached
@@ -135,4 +145,4 @@ def test_wrong_options_are_refused(arguments: list[str], message: str, capsys: p
 
 def test_every_arm_of_the_issue_is_there() -> None:
     assert sum(name.startswith("torch-pruning") for name in ARMS) == 12
-    assert {arm.role for arm in ARMS.values()} == {"ours", "variant", "sibling", "other"}
+    assert {arm.role for arm in ARMS.values()} == {"ours", "retrained", "variant", "sibling", "other"}

@@ -1,7 +1,8 @@
 """What `peers.py --trained` compares: the tasks, and the arms, each of which turns a trained network into faster ones.
 
-Roles: "ours" must win against each "other", and against its "sibling"s, whose widths our engine found too; a "variant"
-of ours only tells which part of it does the work.
+Roles: "ours" must win against each "other", and against its "sibling"s, whose widths our engine found too. One of these
+is "retrained": what --retrain makes, so that it also counts as ours, in a line of its own. A "variant" of ours only tells
+which part of it does the work.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from tools.benchmarks.small_tasks import SMALL
 from tools.benchmarks.study import Small
 
-Role = Literal["ours", "variant", "sibling", "other"]
+Role = Literal["ours", "retrained", "variant", "sibling", "other"]
 Currency = Literal["ms", "MACs"]
 
 
@@ -109,7 +110,7 @@ ARMS: dict[str, Arm] = {
     "uniform": Uniform(),
     "scratch-uniform": Scratch("uniform", whole=False),
     "scratch-uniform-whole": Scratch("uniform", whole=True),
-    "scratch-found-whole": Scratch("greedy", whole=True, role="sibling"),
+    "scratch-found-whole": Scratch("greedy", whole=True, role="retrained"),
     ORIGINAL: Original(trained_on=False),
     "original-trained-on": Original(trained_on=True),
 }

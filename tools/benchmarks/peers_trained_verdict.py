@@ -43,9 +43,14 @@ def verdict(entries: Entries) -> tuple[list[str], bool]:
     """
     lines, reached = [], True
     for (task, target), group in _grouped(entries).items():
-        text, enough = _said([compare(one.of("ours"), one.of("sibling", "other")) for one in group])
+        text, enough = _said([compare(one.of("ours"), one.of("retrained", "sibling", "other")) for one in group])
         apart, _ = _said([compare(one.of("ours"), one.of("other")) for one in group])
-        lines += [f"{task} on {target}: {text}", f"  not counting widths that our engine found: {apart}"]
+        anew, _ = _said([compare(one.of("ours", "retrained"), one.of("other")) for one in group])
+        lines += [
+            f"{task} on {target}: {text}",
+            f"  not counting widths that our engine found: {apart}",
+            f"  nor those, trained from new weights, as others but as ours: {anew}",
+        ]
         reached = reached and enough
     lines += [line for question, arms in QUESTIONS.items() for line in _answered(entries, question, arms)]
     for entry in entries:
