@@ -188,9 +188,10 @@ def _searched(seed: int, name: str, settings: Any) -> dict[str, Any]:
 def auto_pruner() -> list[dict[str, Any]]:
     """Learn codes for half of a digit network's channels with several alphas and modes; measure what training costs.
 
-    At alpha 100 the gates have no gradient, so the code is the one that was drawn, however well the network then learns
-    to do with it. So rows also say how much of the code of the first steps is left, and what the code is worth in the
-    network that never met it.
+    A schedule shows in how the code differs from that of the first steps, and in what it is worth in the network as it
+    was before the gates came, where no weight has learned to do with it. Here it shows in neither: 84 to 100 % of the
+    code is that of the first steps whatever alpha does, alpha 100 throughout included, and in the network that never
+    met it no code is better than a random one. What the gates do here is to choose early and let the weights follow.
     """
     from compress.methods.auto_pruner import AutoPruner
 

@@ -1,8 +1,8 @@
 """What `peers.py --trained` compares: the tasks, and the arms, each of which turns a trained network into faster ones.
 
 Roles: "ours" must win against each "other", and against its "sibling"s, whose widths our engine found too. One of these
-is "retrained": what --retrain makes, so that it also counts as ours, in a line of its own. A "variant" of ours only tells
-which part of it does the work.
+is "retrained": what --retrain makes, so that it also counts as ours, in a line of its own. A "variant" of ours only
+tells which part of it does the work.
 """
 
 from __future__ import annotations
