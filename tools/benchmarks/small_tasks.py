@@ -56,7 +56,7 @@ SMALL = {
         250,
         200,
         {
-            **_quick(0.002, batch=16),
+            **_quick(0.006, batch=16),
             "model": {"name": "mobilenetv2-tiny", "width": 16, "classes": 10, "stem_stride": 1},
         },
         FINAL_SECONDS,
