@@ -185,6 +185,15 @@ class Recipe(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _probes_no_method(self) -> Self:
+        if self.condense is not None and self.condense.probe:
+            raise ValueError(
+                f"condense.probe (={list(self.condense.probe)}) cannot be: methods hold on to the network that they "
+                "train, and probes train copies; probe in [baseline] and [finetune]"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_each_target_once(self) -> Self:
         if len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets (={list(self.targets)}) names one twice; name each once")

@@ -71,11 +71,19 @@ class RunFolder:
         """Return a step's JSON result: the stored one, or the computed one after storing it."""
         return on_first(lambda: self._stored(name, compute))
 
+    def once_together(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return a step's JSON result like `once`; what computes it takes all processes."""
+        found = None if on_first(lambda: self._path(name).exists()) else compute()
+        return self.once(name, lambda: found)
+
     def _stored(self, name: str, compute: Callable[[], Any]) -> Any:
-        path = self.path / WORK / f"{name}.json"
+        path = self._path(name)
         if not path.exists():
             write_whole(path, json.dumps(compute()))
         return json.loads(path.read_text("utf-8"))
+
+    def _path(self, name: str) -> Path:
+        return self.path / WORK / f"{name}.json"
 
     @contextlib.contextmanager
     def timed(self, step: str) -> Iterator[None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from compress.arguments import build, check_arguments, find_callable
@@ -30,6 +32,7 @@ from compress.tasks import TASKS
 from compress.tasks.base import Comparable, Task
 from compress.train.judge import judge
 from compress.train.loop import Extras, Training, train_
+from compress.train.probe import Probed, probe
 from compress.train.processes import on_first
 from compress.weights import load_weights_
 from device_profiles.errors import BadInput
@@ -42,6 +45,7 @@ from runtimes.profiler import ProfileConfig
 
 MEMBERS = ("description", "metric", "batch", "held_out", "loss", "quality")  # what every task has
 LEAST_WIDTH = 0.1  # of the widths that latencies are measured at: speedups of 5 and more need such narrow layers
+PROBED = TypeAdapter(Probed)
 NARROW = 4  # the yardstick of the task's difficulty is a network of this fraction of the width
 
 
@@ -215,11 +219,28 @@ class Start:
         """Train a module in place, from where an earlier run stopped; without a training it stays as it is."""
         if training is None:
             return Trained(module.eval())
+        probed = self._probed(name, module, training, extras) if training.probe else None
+        if probed is not None:
+            training = replace(training, learning_rate=probed.best, probe=())
         with self.folder.timed(name):
             checkpoint = self.folder.checkpoint(name)
-            return Trained(
-                module, train_(module, self.task, training, label=name, checkpoint=checkpoint, extras=extras)
-            )
+            phase = train_(module, self.task, training, label=name, checkpoint=checkpoint, extras=extras)
+        tried = {f"{rate:.3g}": loss for rate, loss in probed.losses.items()} if probed is not None else {}
+        return Trained(module, replace(phase, tried=tried))
+
+    def _probed(self, name: str, module: nn.Module, training: Training, extras: Extras | None) -> Probed:
+        """Find the learning rate of a training, once in a run."""
+
+        def compute() -> Any:
+            def place(rate: float) -> Path:
+                return self.folder.checkpoint(f"{name} at {rate:.3g}")
+
+            found = probe(module, self.task, training, label=name, checkpoint=place, extras=extras)
+            return PROBED.dump_python(found, mode="json")
+
+        step = f"learning rate of {name}"
+        with self.folder.timed(step):
+            return PROBED.validate_python(self.folder.once_together(step, compute))
 
     def quality(self, module: nn.Module) -> float:
         """Judge a network on the held-out data."""

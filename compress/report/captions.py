@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from compress.report import wording
 from compress.report.layers import LayerResult
-from compress.report.results import NetworkResult, Results, TargetResult
+from compress.report.results import NetworkResult, Phase, Results, TargetResult
 
 SAME_LATENCY = 1.03  # a ratio of latencies below this is within what the timing repeats to
 FAR_OFF_PERCENT = 10.0  # a prediction this far from its measurement is worth a word
@@ -42,6 +42,15 @@ def runtime(target: str, version: str = "") -> str:
     if name not in known:
         return f"{target} {version}".rstrip()
     return f"{known[name]} {version}".rstrip() + f" on {device.upper()}" + (f", {precision}" if precision else "")
+
+
+def tried_rates(phase: Phase) -> str:
+    """Say which learning rates were tried before a training, and with what loss."""
+    best = min(phase.tried, key=phase.tried.__getitem__)
+    losses = wording.listed(
+        [f"{wording.significant(loss, 3)} at {rate}" for rate, loss in phase.tried.items()], len(phase.tried)
+    )
+    return f"Learning rate of {phase.label}: {best}, after short trainings that ended at a loss of {losses}."
 
 
 @dataclass(frozen=True)

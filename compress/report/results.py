@@ -192,6 +192,7 @@ class Phase:
     loss: tuple[float, ...]
     quality_steps: tuple[int, ...] = ()
     quality: tuple[float, ...] = ()  # held out
+    tried: dict[str, float] = field(default_factory=dict)  # learning rate -> loss of a short training; the least won
 
     def __post_init__(self) -> None:
         """Check that every step has its value."""

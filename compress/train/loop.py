@@ -52,8 +52,9 @@ def train_(
         The curve of the loss and of the held-out quality.
 
     Raises:
-        BadInput: The loss became infinite or not a number, the checkpoint belongs to another run, the batch cannot be
-            shared out evenly, or there is no such device.
+        BadInput: The checkpoint belongs to another run, the batch cannot be shared out evenly, or there is no such
+            device.
+        Diverged: The loss became infinite or not a number.
         RuntimeUnavailable: The logger that is asked for is not installed.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # the run seeds them in every step

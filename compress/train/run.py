@@ -38,6 +38,10 @@ LOG_EVERY = 10
 SEED_STRIDE = 1_000_003  # a prime beyond the steps of a run: no two seeds share a step's numbers
 
 
+class Diverged(BadInput):
+    """The loss became infinite or not a number."""
+
+
 class Run:
     """The state of a training run.
 
@@ -222,7 +226,7 @@ class Run:
     def _check_losses_(self) -> None:
         for step, tensor in self.unchecked.items():
             if not math.isfinite(loss := tensor.item()):
-                raise BadInput(
+                raise Diverged(
                     f"the loss became {loss} at step {step} of {self.training.steps}{self._samples(step)}; lower "
                     f"learning_rate (={self.training.learning_rate}) or look for broken samples in the data"
                 )

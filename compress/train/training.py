@@ -20,6 +20,8 @@ class Training:
         steps: Optimizer steps; with `minutes`, at most.
         batch: Samples a step, of all processes together.
         learning_rate: At its highest.
+        probe: Multiples of the learning rate that are tried before, for a sixth of the steps each, on copies of the
+            network; the best one is then used. Empty for none. See `compress.train.probe`.
         warm_up: Steps in which the learning rate rises linearly.
         schedule: "cosine" falls to zero; "flat" stays and falls linearly at the end, so that a penalty that grows on
             the way finds the same learning rate all along; "multistep" is multiplied by `factor` at each milestone;
@@ -51,6 +53,7 @@ class Training:
     steps: int = Field(gt=0)
     batch: int = Field(8, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
+    probe: tuple[Annotated[float, Field(gt=0)], ...] = ()
     warm_up: int = Field(40, ge=0)
     schedule: Literal["cosine", "flat", "multistep", "constant"] = "cosine"
     fall: float = Field(0.3, gt=0, le=1)

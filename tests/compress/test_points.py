@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -280,3 +281,15 @@ def test_weights_that_the_network_computes_from_others_are_those_of_stage_one(tm
     point.__dict__["cut"] = Cut(keep, {}, None, 1.5, 1)
     assert point.proof.removed_channels == 32
     assert point.just_pruned[0].weight.equal(module[0].weight[:16])
+
+
+def test_a_training_runs_at_the_best_of_the_rates_that_are_probed(tmp_path, monkeypatch):
+    plain, folder = start_for(tmp_path), tmp_path / "probed"
+    folder.mkdir()
+    baseline = replace(plain.recipe.baseline, probe=(1e-3, 1.0))
+    first = start_for(folder, baseline=baseline).baseline
+    assert set(first.phase.tried) == {"2e-06", "0.002"}
+    expected = plain.baseline.module.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in first.module.state_dict().items())
+    monkeypatch.setattr("compress.start.probe", lambda *_, **__: pytest.fail("it probes again"))
+    assert start_for(folder, baseline=baseline).baseline.phase == first.phase

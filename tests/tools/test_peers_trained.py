@@ -14,7 +14,7 @@ from compress.export import export_module
 from compress.graph.analyse import analyse
 from compress.models.resnet import CifarResNet
 from device_profiles.errors import RuntimeUnavailable, UnsupportedModel
-from tools.benchmarks import peers, peers_trained
+from tools.benchmarks import peers
 from tools.benchmarks.peers_arms import TASKS, TorchPruning, Trial
 from tools.benchmarks.peers_macs import MacsCost
 from tools.benchmarks.peers_torch_pruning import Peer, widths
@@ -34,7 +34,6 @@ TINY = Small(
         "finetune": {"batch": 16},
     },
     final_seconds=0.1,
-    choosing_every=3,
 )
 MADE = ("decig-macs", "greedy-macs", "uniform", "scratch-uniform-whole", "original-trained-on")
 
@@ -86,16 +85,6 @@ def test_every_arm_has_its_own_rate_for_the_same_price(entry):
         assert probe["losses"][f"{probe['learning_rate']:.3g}"] == min(probe["losses"].values())
     rates = {row["arm"]: row["learning_rate"] for row in entry["rows"] if "learning_rate" in row}
     assert rates == {name: probe["learning_rate"] for name, probe in entry["probes"].items()}
-
-
-def test_rates_are_chosen_by_samples_that_nothing_is_judged_by(call):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, "resnet", Trial(TINY))
-        study = peers_trained.Arms("resnet", 0, 6, (1.3,), call.folder / "work").study
-    whole = study.start.task.held_out().inputs
-    assert torch.equal(study.choosing.inputs, whole[::3])
-    assert len(study.judged) + len(study.choosing) == len(whole)
-    assert torch.equal(study.judged.inputs[:2], whole[1:3])
 
 
 def test_a_further_arm_leaves_the_others_and_one_that_cannot_is_a_row(call, entry, monkeypatch, capsys):

@@ -49,7 +49,7 @@ SECONDS = ("condense", "score the channels", "finetune", "train")  # the steps w
 
 SPEEDUP = 2.0
 TASKS = {
-    name: replace(SMALL[name], changes={**SMALL[name].changes, "speedup": SPEEDUP}, choosing_every=0)
+    name: replace(SMALL[name], changes={**SMALL[name].changes, "speedup": SPEEDUP})
     for name in ("classification", "denoising", "super-resolution", "paired")
 }
 
@@ -178,7 +178,7 @@ class Networks:
 
         module = copy.deepcopy(job.point.just_pruned)
         recalibrate_(module, job.start.task)
-        return self.study.quality(module)
+        return self.study.start.quality(module)
 
 
 def _uniform_cut(job: Job) -> Cut:

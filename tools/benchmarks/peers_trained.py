@@ -2,7 +2,7 @@
 
 Everything that is cut starts from one baseline, is taught by it, and gets the same steps: a method that trains has half
 of them for itself, all others have all of them for fine-tuning. Before that each arm's own learning rate is chosen, by
-three short trainings of its network at the middle speedup and the loss on held-out samples that nothing is judged by.
+three short trainings of its network at the middle speedup, see `compress.train.probe`.
 Stage I of a method that trains has the recipe's rate.
 """
 
@@ -24,16 +24,16 @@ from compress.methods import METHODS
 from compress.methods.base import Method
 from compress.point import Condensed, Point
 from compress.surgery import prune_module
-from compress.train.judge import recalibrate_, run_in_chunks
-from compress.train.loop import Extras, Teacher, Training, train_
-from device_profiles.errors import BadInput, BudgetInfeasible, ToolkitError
+from compress.train.judge import recalibrate_
+from compress.train.loop import Extras, Teacher, Training
+from compress.train.probe import SHARE, probe
+from device_profiles.errors import BudgetInfeasible, ToolkitError
 from tools.benchmarks.peers_arms import ARMS, ORIGINAL, TASKS, Arm, Original, Ours, Scratch, TorchPruning, Uniform
 from tools.benchmarks.peers_macs import MacsCost
 from tools.benchmarks.peers_torch_pruning import Peer, torch_pruning
 from tools.benchmarks.study import Made, Row, Study, measured, recipe_for
 
 PROBES = (1 / 3, 1.0, 3.0)  # times the recipe's learning rate, the same for all arms
-PROBE_SHARE = 6  # a probe has 1 of so many of the budget's steps
 
 
 class Arms:
@@ -92,7 +92,7 @@ class Arms:
         arm, begun = ARMS[name], self._begin(name, goal)
         if name == ORIGINAL:
             return Made(begun.module, {"steps": 0})
-        before = {"quality_before_training": self.study.quality(begun.module)}
+        before = {"quality_before_training": self.start.quality(begun.module)}
         training = replace(self._training(arm), learning_rate=self._probe(name)["learning_rate"])
         own = self.study.steps - training.steps if isinstance(arm, Ours) else 0
         module = self.study.train_(_place(name, goal), copy.deepcopy(begun.module), training, self._taught())
@@ -116,27 +116,14 @@ class Arms:
         return self.study.folder_of(name).once("probe", lambda: self._probed(name))
 
     def _probed(self, name: str) -> Row:
-        begun, training = self._middle(name), self._training(ARMS[name])
-        steps = max(1, self.study.steps // PROBE_SHARE)
-        short = replace(training, steps=steps, warm_up=training.warm_up * steps // training.steps, log="none")
-        losses: dict[float, float] = {}
-        diverged = []
+        begun, training = self._middle(name), replace(self._training(ARMS[name]), probe=PROBES)
         started = time.monotonic()
-        for rate in (factor * training.learning_rate for factor in PROBES):
-            module, probe = copy.deepcopy(begun), replace(short, learning_rate=rate)
-            try:
-                train_(module, self.start.task, probe, label=f"probe {name}", extras=self._taught())
-            except BadInput:  # the loss became infinite
-                diverged.append(rate)
-            else:
-                losses[rate] = self._loss(module)
-        if not losses:
-            raise BadInput(f"{name} diverges at every learning rate (={diverged}); lower the recipe's")
+        found = probe(begun, self.start.task, training, label=f"probe {name}", extras=self._taught())
         return {
-            "learning_rate": min(losses, key=losses.__getitem__),
-            "losses": {f"{rate:.3g}": loss for rate, loss in losses.items()},
-            "diverged": diverged,
-            "steps": steps * len(PROBES),
+            "learning_rate": found.best,
+            "losses": {f"{rate:.3g}": loss for rate, loss in found.losses.items()},
+            "diverged": found.diverged,
+            "steps": len(PROBES) * max(1, training.steps // SHARE),
             "seconds": round(time.monotonic() - started, 2),
         }
 
@@ -150,10 +137,6 @@ class Arms:
             except ToolkitError:  # its own row says why
                 continue
         return self._begin(name, goals[nearest[-1]]).module
-
-    def _loss(self, module: nn.Module) -> float:
-        batch = self.study.choosing
-        return self.start.task.loss(run_in_chunks(module, batch.inputs), batch.targets).item()
 
     # 3. What is trained: a cut network with new statistics in its normalisations, or one with new weights.
 

@@ -28,7 +28,6 @@ SMALL = {
         # without its discriminator, which takes 0.28 of 0.40 s a step
         {**_quick(0.012), "model": {"width": 24}, "task": {"adversary_weight": 0.0}},
         FINAL_SECONDS,
-        choosing_every=4,
     ),
     "super-resolution": Small(
         "super-resolution",
@@ -36,7 +35,6 @@ SMALL = {
         300,
         {**_quick(0.006), "task": {"held_out_patches": 32}},
         FINAL_SECONDS,
-        choosing_every=2,
     ),
     "denoising": Small(
         "denoising",
@@ -48,9 +46,8 @@ SMALL = {
             "task": {"size": 40, "held_out_size": 64, "held_out_patches": 48},
         },
         FINAL_SECONDS,
-        choosing_every=3,
     ),
-    "classification": Small("classification", 250, 200, _quick(0.002, batch=32), FINAL_SECONDS, choosing_every=3),
+    "classification": Small("classification", 250, 200, _quick(0.002, batch=32), FINAL_SECONDS),
     "mobilenet": Small(
         "classification",
         250,
@@ -60,6 +57,5 @@ SMALL = {
             "model": {"name": "mobilenetv2-tiny", "width": 16, "classes": 10, "stem_stride": 1},
         },
         FINAL_SECONDS,
-        choosing_every=3,
     ),
 }

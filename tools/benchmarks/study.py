@@ -9,7 +9,6 @@ import functools
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from compress.graph.network import Network
     from compress.recipe import Recipe
     from compress.run_folder import RunFolder
-    from compress.tasks.base import Batch
     from compress.train.extras import Extras
     from compress.train.training import Training
     from device_profiles.target import Target
@@ -42,9 +40,6 @@ class Small:
         budget_steps: Training steps after it.
         changes: By section of the recipe.
         final_seconds: How long the networks are measured on each target at the end.
-        choosing_every: One held-out sample in so many is there to choose learning rates by and nothing else; 0 for
-            none. Held-out patches come from each photograph in turn: with as many photographs as this, one of them
-            chooses and the others judge.
     """
 
     recipe: str
@@ -52,7 +47,6 @@ class Small:
     budget_steps: int
     changes: Mapping[str, Any] = field(default_factory=dict)
     final_seconds: float = 20.0
-    choosing_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,16 +105,6 @@ class Study:
         self._folders: dict[str, RunFolder] = {}
         self.start = Start(recipe_for(small, seed, steps), self.folder_of("start"))
 
-    @cached_property
-    def judged(self) -> Batch:
-        """The held-out samples that networks are compared by."""
-        return self._held_out(choosing=False)
-
-    @cached_property
-    def choosing(self) -> Batch:
-        """The held-out samples that learning rates are chosen by."""
-        return self._held_out(choosing=True)
-
     def folder_of(self, name: str) -> RunFolder:
         """Return the folder of a network."""
         from compress.run_folder import RunFolder
@@ -164,19 +148,6 @@ class Study:
             train_(module, task, training, label=name, checkpoint=folder.checkpoint("train"), extras=extras)
         return module
 
-    def quality(self, module: nn.Module) -> float:
-        """Judge a network."""
-        from compress.train.judge import judge
-
-        return judge(module, self.start.task, self.judged).mean().item()
-
-    def _held_out(self, *, choosing: bool) -> Batch:
-        from compress.tasks.base import Batch
-
-        whole, every = self.start.task.held_out(), self.small.choosing_every
-        chosen = [number for number in range(len(whole)) if (every > 0 and number % every == 0) == choosing]
-        return Batch(whole.inputs[chosen], whole.targets[chosen])
-
     def _deployed(self, folder: RunFolder, made: Made) -> Row:
         from compress.export import deployable, export_module
         from compress.graph.count import macs
@@ -185,7 +156,7 @@ class Study:
         network = deployable(export_module(made.module, self.start.example))
         write_whole(folder.path / "model.onnx", to_bytes(network.model))
         return made.facts | {
-            "quality": self.quality(made.module),
+            "quality": self.start.quality(made.module),
             "parameters": sum(parameter.numel() for parameter in made.module.parameters()),
             "macs": macs(network),
             "seconds": folder.seconds(),

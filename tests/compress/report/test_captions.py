@@ -9,7 +9,7 @@ import pytest
 
 from compress.report import captions, comparison, layer_table, svg, wording
 from compress.report.layers import LayerResult
-from compress.report.results import Metric, Results
+from compress.report.results import Metric, Phase, Results
 from device_profiles.measurement import Measurement
 from tests.compress.report.example import example_results, with_blocks
 
@@ -218,3 +218,11 @@ def test_channels_that_the_code_keeps_are_said_with_the_reason() -> None:
 def test_a_network_of_a_sweep_is_not_said_to_have_no_hinges() -> None:
     said = captions.cuts(dataclasses.replace(RESULTS, steered_to="4 times as fast"))
     assert said.startswith("Stage I was steered to another budget (4 times as fast), so the scores alone decide here")
+
+
+def test_a_rate_that_was_probed_stands_beside_those_that_lost():
+    phase = Phase("finetune", "stage II", (), (), tried={"0.002": 0.5, "0.004": 0.25, "0.012": 0.75})
+    assert captions.tried_rates(phase) == (
+        "Learning rate of stage II: 0.004, after short trainings that ended at a loss of 0.500 at 0.002, 0.250 at "
+        "0.004 and 0.750 at 0.012."
+    )
