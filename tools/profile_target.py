@@ -8,14 +8,15 @@ Another machine needs no Espalier, only Python, numpy and the runtime: --host me
 reads what it wrote when it ran a bundle of tools/bundle_profile.py. See docs/bundles.md.
 
 Layers are measured in isolation, each run by itself at several widths; or in context, inside whole networks of random
-uneven widths, with the runtime's own profiler. The second way predicts networks of other widths better; the first one
-needs no profiler. --check draws networks that the profile has not seen, measures them and tells how well each way
-predicts them.
+uneven widths, with the runtime's own profiler, and alone at full width only. The second way predicts networks of other
+widths several times better (docs/profiling.md) and is what is done on CPUs, unless the network has no channels that may
+be removed; the first one needs no profiler. --check draws networks that the profile has not seen, measures them and
+tells how well each way predicts them.
 
 Example:
     python tools/profile_target.py --runtime onnxruntime
     python tools/profile_target.py --runtime openvino --model unet-32 --how both --check 20
-    python tools/profile_target.py --runtime openvino --model unet-32 --threads 2
+    python tools/profile_target.py --runtime openvino --model unet-32 --how isolated --threads 2
     python tools/profile_target.py --runtime tensorrt --precision f16
     python tools/profile_target.py --runtime onnxruntime --device cuda:0
     python tools/profile_target.py --runtime onnxruntime --model mine.onnx --input 1x3x224x224
@@ -38,6 +39,7 @@ from tools.command_line import run
 
 if TYPE_CHECKING:
     from compress.profiling import Profiling
+    from device_profiles.in_context import InContext
     from device_profiles.profile import DeviceProfile
     from device_profiles.target import Target
     from runtimes.prediction_check import PredictionCheck
@@ -51,7 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_network_options(parser)
     add = parser.add_argument
-    add("--how", choices=HOW, help="how to measure layers (default: isolated; with --check, both)")
+    add(
+        "--how",
+        choices=HOW,
+        help="how to measure layers (default: in-context on CPUs, else isolated; with --check, both)",
+    )
     add("--check", type=int, default=0, metavar="N", help="measure N unseen networks against their predictions")
     add("--host", metavar="USER@DEVICE", help="measure there, over ssh")
     add("--host-python", default="python3", help="Python there, with numpy and the runtime (default: %(default)s)")
@@ -59,13 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     add("--output", type=Path, help="the profile (default: runs/profiles/MODEL-TARGET.json)")
     add("--json", nargs="?", type=Path, const=STDOUT, help="write JSON to a file; without one, print it for the table")
     options = parser.parse_args(arguments)
-    options.how = options.how or ("both" if options.check else "isolated")
     command = shlex.join(["python", "tools/profile_target.py", *(sys.argv[1:] if arguments is None else arguments)])
 
     # Loaded only now, so that --help needs nothing and takes no time.
     from device_profiles.store import save_profile, write_whole
     from runtimes.base import check_target
 
+    chosen = options.how or ("both" if options.check else "")
+    options.how = chosen or ("in-context" if target_of(options).device == "cpu" else "isolated")
     check = None
     if options.from_bundle or options.host:
         profile = _profile_elsewhere(options, command)
@@ -74,6 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         check_target(target_of(options))
         profiling = profiling_of(options)
+        if not chosen and options.how == "in-context" and (reason := _only_isolated(profiling)):
+            print(f"note: layers are measured in isolation: {reason}", file=sys.stderr)
+            options.how = "isolated"
+            profiling = profiling_of(options)
         output = options.output or profile_path(profiling.name, profiling.target)
         profiling = replace(profiling, output=output)
         show_data_dependences(profiling)
@@ -142,6 +153,16 @@ def profiling_of(options: argparse.Namespace) -> Profiling:
     return Profiling(loaded.model, loaded.name, target, config, variants=options.variants)
 
 
+def _only_isolated(profiling: Profiling) -> str:
+    """Return why a network cannot be measured in context; empty where it can."""
+    from device_profiles.errors import UnsupportedModel
+
+    try:
+        return "" if profiling.graph.prunable else "the network has no channels that may be removed"
+    except UnsupportedModel as error:
+        return str(error)
+
+
 def show_data_dependences(profiling: Profiling) -> None:
     """Warn of what makes a latency depend on the data; those that are measured are random."""
     for found in profiling.data_dependences:
@@ -181,11 +202,14 @@ def _table(profile: DeviceProfile, output: Path) -> str:
     from compress.report.comparison import aligned
 
     rows = [("layer", "operator", "channels", "ms", "share, %", "spread, %")]
+    if profile.in_context is not None:
+        rows = [(*rows[0], "inside the network, ms")]
     for layer in sorted(profile.layers, key=lambda layer: -layer.full.ms):
         full = layer.full
         share = 100 * full.ms / profile.isolated_sum_ms
         channels = f"{layer.in_channels} -> {layer.out_channels}"
-        rows.append((layer.name, layer.op, channels, f"{full.ms:.3f}", f"{share:.1f}", f"{full.spread_percent:.1f}"))
+        row = (layer.name, layer.op, channels, f"{full.ms:.3f}", f"{share:.1f}", f"{full.spread_percent:.1f}")
+        rows.append(row if profile.in_context is None else (*row, _inside(profile.in_context, layer.name)))
     whole, target = profile.end_to_end, profile.target
     disturbed = f"disturbed: {profile.note}\n" if profile.note else ""
     clock = {"cpu": "CPU time", "wall": "wall-clock time", "gpu": "the GPU's time, without copies"}[whole.clock]
@@ -196,6 +220,14 @@ its layers by themselves: {profile.isolated_sum_ms:.3f} ms
 {target.runtime} {target.version} on {target.device}, {target.precision}, threads {target.threads}, \
 batch {target.batch}; {clock}, 20 % quantile; spread: up to the 90 % quantile
 {disturbed}profile: {output}"""
+
+
+def _inside(measured: InContext, name: str) -> str:
+    """Write what a layer takes of the network's latency, or which layer it is computed together with."""
+    if name in measured.merged:
+        return f"with {measured.merged[name]}"
+    parts_ms = measured.variants[0].layers_ms  # none where the runtime's profiler is not read
+    return f"{parts_ms[name] if name in parts_ms else measured.layer_ms(name, measured.full[name]):.3f}"
 
 
 def _check_table(check: PredictionCheck) -> str:

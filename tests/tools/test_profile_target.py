@@ -15,7 +15,7 @@ from tools.model_argument import load_model, parse_shape
 from tools.profile_target import main
 
 TOOL = Path(__file__).parents[2] / "tools" / "profile_target.py"
-QUICK = ["--budget-s", "0.01", "--patience-s", "0"]
+QUICK = ["--budget-s", "0.01", "--patience-s", "0", "--how", "isolated"]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,8 @@ def test_the_layers_are_printed_by_cost_and_the_profile_is_written(capsys: pytes
     assert costs == sorted(costs, reverse=True)
     assert lines[-1] == "profile: runs/profiles/net-onnxruntime-cpu.json"
     profile = load_profile(Path("runs/profiles/net-onnxruntime-cpu.json"))
-    assert profile.command == "python tools/profile_target.py --model net.onnx --budget-s 0.01 --patience-s 0"
+    assert profile.command == f"python tools/profile_target.py --model net.onnx {' '.join(QUICK)}"
+    assert profile.in_context is None
 
 
 def test_what_disturbed_the_measuring_is_printed(
@@ -69,7 +70,7 @@ def test_json_and_settings_go_where_they_are_asked_for(capsys: pytest.CaptureFix
 
 
 def test_unseen_networks_are_checked_and_the_numbers_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", saved(), "--check", "3", "--variants", "8", "--json", "check.json", *QUICK]) == 0
+    assert main(["--model", saved(), "--check", "3", "--variants", "8", "--json", "check.json", *QUICK[:4]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-8:-3]] == ["prediction", "this", "as", "isolated", "by"]
     assert "3 unseen networks" in lines[-2]
@@ -79,12 +80,24 @@ def test_unseen_networks_are_checked_and_the_numbers_written(capsys: pytest.Capt
     assert load_profile(written["profile"]).in_context is not None
 
 
-def test_layers_are_measured_in_context_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--how", "in-context", "--variants", "8", "--runtime", "openvino", "--json", *QUICK]
-    assert main(["--model", saved(), *options]) == 0
-    profile = load_profile(json.loads(capsys.readouterr().out)["profile"])
+def test_on_a_cpu_layers_are_measured_in_context_and_alone_at_full_width(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", saved(), "--variants", "8", "--runtime", "openvino", *QUICK[:4]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    profile = load_profile(Path(lines[-1].removeprefix("profile: ")))
     assert profile.in_context is not None
     assert {len(layer.measurements) for layer in profile.layers} == {1}
+    assert lines[0].endswith("inside the network, ms")
+    inside_ms = {line.split()[0]: float(line.split()[-1]) for line in lines[1:5]}
+    assert sum(inside_ms.values()) == pytest.approx(profile.end_to_end.ms, rel=0.5)
+
+
+def test_a_network_that_has_nothing_to_prune_is_measured_in_isolation(capsys: pytest.CaptureFixture[str]) -> None:
+    model = network([node("Conv", "x w", "y")], {"w": random(4, 4, 1, 1)})
+    Path("one.onnx").write_bytes(to_bytes(model))
+    assert main(["--model", "one.onnx", *QUICK[:4]]) == 0
+    assert "measured in isolation: the network has no channels that may be removed" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="no channels that may be removed, so it has one width only"):
+        main(["--model", "one.onnx", *QUICK[:4], "--how", "in-context"])
 
 
 def test_open_shapes_are_given_in_the_order_of_the_inputs() -> None:
