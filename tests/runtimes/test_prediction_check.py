@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from device_profiles.errors import BadInput
+from device_profiles.measurement import Measurement
 from device_profiles.profile import DeviceProfile
 from device_profiles.target import Target
-from runtimes import in_context, sitting
-from runtimes.in_context import measure_in_context
+from runtimes import in_context, prediction_check, sitting
+from runtimes.in_context import WidthVariant, measure_in_context
 from runtimes.prediction_check import Comparison, check_prediction
 from runtimes.profiler import ProfileConfig, profile_model
+from tests.device_profiles.example import flat
 from tests.runtimes.test_in_context import NOWHERE, QUICK, build, variants
 
 PROFILED = variants(64, 16, 33, 48, 20, 40, 57, 28, 36)
@@ -63,6 +66,33 @@ def test_sittings_of_a_check_share_few_networks(profile: DeviceProfile, monkeypa
     check_prediction(profile, PROFILED, variants(24, 44, 30, 50), QUICK)
     assert len(seen) > 1
     assert len(set.intersection(*seen)) == in_context.SITTING_REFERENCES
+
+
+def test_a_load_that_was_disturbed_does_not_count(profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = iter((1.0, 1.6, 1.1, 0.9, 0.95, 2.0, 5.0))
+    seen: list[float] = []
+
+    def measured(networks: Sequence[WidthVariant], *_: object) -> list[Measurement]:
+        seen.append(next(levels))
+        return [flat(seen[-1] * (1 + place)) for place in range(len(networks))]
+
+    monkeypatch.setattr(prediction_check, "measure_end_to_end", measured)
+    found = check_prediction(profile, PROFILED, variants(24, 44), QUICK)
+    assert seen == [1.0, 1.6, 1.1, 0.9, 0.95]  # 1.1 is too far above 0.9, which came later
+    assert found.full_ms == pytest.approx((1.0 + 0.9 + 0.95) / 3)
+
+
+def test_a_check_ends_on_a_machine_that_never_comes_to_rest(
+    profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = iter(2.0**load for load in range(9))
+    monkeypatch.setattr(
+        prediction_check,
+        "measure_end_to_end",
+        lambda networks, *_: [flat(level) for level in [next(levels)] for _ in networks],
+    )
+    assert check_prediction(profile, PROFILED, variants(24, 44), QUICK).full_ms == pytest.approx(1.0)
+    assert next(levels) == 2.0**prediction_check.MOST_LOADS
 
 
 def test_a_check_needs_networks(profile: DeviceProfile) -> None:
