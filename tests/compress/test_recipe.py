@@ -67,14 +67,14 @@ def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, old, new, message):
 
 
 def test_how_hard_a_task_is_cannot_be_asked_without_training(tmp_path):
-    path = changed(tmp_path, "[baseline]\nsteps = 600\nlearning_rate = 2e-3\n", "")
+    path = changed(tmp_path, "[baseline]\nsteps = 600\nlearning_rate = 8e-3\n", "")
     path.write_text(path.read_text().replace('"unet-32"', '"unet-32"\nweights = "mine.pt"'))
     with pytest.raises(BadInput, match=r"goals\.narrow_penalty_percent trains a narrow network.*add that table"):
         read_recipe(path)
 
 
 def test_widths_cannot_be_trained_anew_without_saying_how(tmp_path):
-    path = changed(tmp_path, "[baseline]\nsteps = 600\nlearning_rate = 2e-3\n", "")
+    path = changed(tmp_path, "[baseline]\nsteps = 600\nlearning_rate = 8e-3\n", "")
     text = path.read_text().replace('"unet-32"', '"unet-32"\nweights = "mine.pt"').replace("narrow_penalty", "#")
     path.write_text(text)
     with pytest.raises(BadInput, match=r"retrain trains new weights as \[baseline\] says; add that table"):
