@@ -73,7 +73,7 @@ def export_module(module: nn.Module, example: Tensor | Sequence[Tensor], *, dyna
         raise UnsupportedModel(f"torch.onnx wrote opset {opset} in place of {OPSET}; use a supported torch version")
     _rename(model.graph, _first_names(module))
     strip(model)
-    network = Network.from_model(model)
+    network = Network.from_model(model, sound_weights=True)
     if dynamic_batch and network.batch is None:
         raise UnsupportedModel(
             f"torch.onnx fixed the batch of {type(module).__name__}, whose code computes with its size; use "
@@ -140,7 +140,7 @@ def deployable(network: Network) -> Network:
     _name_biases(model.graph)
     strip(model)
     remove_unused(model.graph)
-    shipped = replace(Network.from_model(model), batch=network.batch)
+    shipped = replace(Network.from_model(model, sound_weights=True), batch=network.batch)  # all is checked below
     check_open_batch(network.opened(), shipped)
     try:
         check(shipped.model, fully=True)

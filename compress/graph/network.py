@@ -84,9 +84,10 @@ class Network:
         if not opened:
             return cls(prepare(model, given, sound_weights=sound_weights))
         fixed, larger = (at_batch(model, tuple(opened), size) for size in (batch, batch + 1))
-        network = cls(prepare(model, given | fixed))
+        network = cls(prepare(model, given | fixed, sound_weights=sound_weights))
         try:
-            return _with_open_batch(network, model, prepare(model, given | larger), opened)
+            wider = prepare(model, given | larger, sound_weights=sound_weights)
+            return _with_open_batch(network, model, wider, opened)
         except ToolkitError as err:
             shapes = " ".join("--input " + "x".join(map(str, fixed.get(n, s))) for n, s in network.inputs.items())
             raise BadInput(
