@@ -225,15 +225,18 @@ class Start:
         with self.folder.timed(name):
             checkpoint = self.folder.checkpoint(name)
             phase = train_(module, self.task, training, label=name, checkpoint=checkpoint, extras=extras)
-        tried = {f"{rate:.3g}": loss for rate, loss in probed.losses.items()} if probed is not None else {}
-        return Trained(module, replace(phase, tried=tried))
+        if probed is None:
+            return Trained(module, phase)
+        tried = {f"{rate:.3g}": loss for rate, loss in probed.losses.items()}
+        diverged = tuple(f"{rate:.3g}" for rate in probed.diverged)
+        return Trained(module, replace(phase, tried=tried, diverged=diverged))
 
     def _probed(self, name: str, module: nn.Module, training: Training, extras: Extras | None) -> Probed:
         """Find the learning rate of a training, once in a run."""
 
         def compute() -> Any:
             def place(rate: float) -> Path:
-                return self.folder.checkpoint(f"{name} at {rate:.3g}")
+                return self.folder.checkpoint(f"{name} at {rate}")
 
             found = probe(module, self.task, training, label=name, checkpoint=place, extras=extras)
             return PROBED.dump_python(found, mode="json")

@@ -47,10 +47,10 @@ def runtime(target: str, version: str = "") -> str:
 def tried_rates(phase: Phase) -> str:
     """Say which learning rates were tried before a training, and with what loss."""
     best = min(phase.tried, key=phase.tried.__getitem__)
-    losses = wording.listed(
-        [f"{wording.significant(loss, 3)} at {rate}" for rate, loss in phase.tried.items()], len(phase.tried)
-    )
-    return f"Learning rate of {phase.label}: {best}, after short trainings that ended at a loss of {losses}."
+    ends = [f"{wording.significant(loss, 3)} at {rate}" for rate, loss in phase.tried.items()]
+    ends += [f"infinity at {rate}" for rate in phase.diverged]
+    listed = wording.listed(ends, len(ends))
+    return f"Learning rate of {phase.label}: {best}, after short trainings that ended at a loss of {listed}."
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,7 @@ class Phase:
     quality_steps: tuple[int, ...] = ()
     quality: tuple[float, ...] = ()  # held out
     tried: dict[str, float] = field(default_factory=dict)  # learning rate -> loss of a short training; the least won
+    diverged: tuple[str, ...] = ()  # learning rates at which that became infinite
 
     def __post_init__(self) -> None:
         """Check that every step has its value."""

@@ -80,7 +80,10 @@ def _go_on_(run: Run, label: str, checkpoint: Path | None) -> None:
             bar.update(run.progress * steps - bar.n)
             if logger is not None and row:
                 logger.log_metrics(row, run.step)
-            if checkpoint is not None and (run.over or time.monotonic() - saved > CHECKPOINT_EVERY_S):
+            if run.over:
+                run.check_losses_()
+            due = run.over or time.monotonic() - saved > CHECKPOINT_EVERY_S
+            if checkpoint is not None and due and run.checked:
                 run.save(checkpoint)
                 if logger is not None:
                     logger.save()

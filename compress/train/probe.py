@@ -8,6 +8,7 @@ range at a rate of 0.002, at 3.37 % at 0.008.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from statistics import fmean
 
 from torch import nn
 
-from compress.tasks.base import Task
+from compress.tasks.base import Accompanied, Task
 from compress.train.judge import CHUNK, run_in_chunks
 from compress.train.loop import Extras, train_
 from compress.train.run import Diverged
 from compress.train.training import Training
+from device_profiles.errors import BadInput
 
 SHARE = 6  # a probe has 1 of so many of the training's steps
 SAMPLES = 128  # that the networks are compared by
@@ -54,8 +56,8 @@ def probe(
 ) -> Probed:
     """Train copies of a network at each rate that `training.probe` asks for, and compare them.
 
-    They are compared by the task's loss on training samples that no step asks for; held-out ones stay unseen. Under
-    torchrun all processes do this together.
+    They are compared by the task's loss on batches that are drawn from the training data for this alone; held-out
+    samples stay unseen. Under torchrun all processes do this together.
 
     Args:
         module: It is not changed.
@@ -66,8 +68,14 @@ def probe(
         extras: A teacher; nothing that holds on to the module's own parameters.
 
     Raises:
+        BadInput: The task's loss is that of its companions for a good part: it says little by itself.
         Diverged: At every rate the loss became infinite or not a number.
     """
+    if isinstance(task, Accompanied) and task.companions() is not None:
+        raise BadInput(
+            f"probe (={list(training.probe)}) compares networks by the task's own loss, and this task trains others "
+            "beside them (discriminators), whose part in it is another one each time; leave probe out"
+        )
     steps = max(1, training.steps // SHARE)
     short = replace(
         training,
@@ -84,15 +92,22 @@ def probe(
         try:
             named = f"{label} at {rate:.3g}"
             train_(tried, task, replace(short, learning_rate=rate), label=named, checkpoint=place, extras=extras)
+            losses[rate] = _loss(tried, task)
         except Diverged:
             if len(diverged) + 1 == len(training.probe):
                 raise
             diverged.append(rate)
-        else:
-            losses[rate] = _loss(tried, task)
     return Probed(losses, tuple(diverged))
 
 
 def _loss(module: nn.Module, task: Task) -> float:
+    """Judge a network by the task's loss.
+
+    Raises:
+        Diverged: It is infinite or not a number.
+    """
     batches = (task.batch(-1 - start, CHUNK) for start in range(0, SAMPLES, CHUNK))  # training asks for none below 0
-    return fmean(task.loss(run_in_chunks(module, batch.inputs), batch.targets).item() for batch in batches)
+    loss = fmean(task.loss(run_in_chunks(module, batch.inputs), batch.targets).item() for batch in batches)
+    if not math.isfinite(loss):
+        raise Diverged(f"the loss became {loss} after a short training; lower learning_rate")
+    return loss

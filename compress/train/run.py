@@ -104,6 +104,11 @@ class Run:
         self._look_at_the_clock_()
         return self._row(terms, rate, before)
 
+    @property
+    def checked(self) -> bool:
+        """Whether all losses so far are known to be finite."""
+        return not self.unchecked
+
     def settle_threads_(self) -> int:
         """Choose how many threads of a CPU to use, once for the whole run: sums depend on it."""
         if self.threads is None:
@@ -114,8 +119,7 @@ class Run:
         return self.threads
 
     def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on."""
-        self._check_losses_()
+        """Write everything that the rest of the run depends on, once its losses are known to be finite."""
         values = {
             "step": self.step,
             "seconds": self._seconds(),
@@ -217,13 +221,18 @@ class Run:
             average_(self.fabric, [*gradients(self.optimizer), *statistics(own), *terms.values()])
         self.unchecked[self.step] = terms["loss"]
         if self.fabric.device.type == "cpu" or (self.step + 1) % LOG_EVERY == 0:  # each check waits for a GPU
-            self._check_losses_()
+            self.check_losses_()
         if self.training.clip_norm is not None:
             parameters = (p for group in self.optimizer.param_groups for p in group["params"])
             torch.nn.utils.clip_grad_norm_(parameters, self.training.clip_norm)
         self.optimizer.step()
 
-    def _check_losses_(self) -> None:
+    def check_losses_(self) -> None:
+        """Make sure that all losses so far are finite; all processes do so at the same step, or one would end alone.
+
+        Raises:
+            Diverged: One is not.
+        """
         for step, tensor in self.unchecked.items():
             if not math.isfinite(loss := tensor.item()):
                 raise Diverged(

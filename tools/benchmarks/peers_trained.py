@@ -116,7 +116,8 @@ class Arms:
         return self.study.folder_of(name).once("probe", lambda: self._probed(name))
 
     def _probed(self, name: str) -> Row:
-        begun, training = self._middle(name), replace(self._training(ARMS[name]), probe=PROBES)
+        begun, training = self._middle(name), self._training(ARMS[name])
+        training = replace(training, probe=PROBES, steps=self.study.steps)  # the same price for all
         started = time.monotonic()
         found = probe(begun, self.start.task, training, label=f"probe {name}", extras=self._taught())
         return {

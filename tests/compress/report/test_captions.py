@@ -221,8 +221,8 @@ def test_a_network_of_a_sweep_is_not_said_to_have_no_hinges() -> None:
 
 
 def test_a_rate_that_was_probed_stands_beside_those_that_lost():
-    phase = Phase("finetune", "stage II", (), (), tried={"0.002": 0.5, "0.004": 0.25, "0.012": 0.75})
+    phase = Phase("finetune", "stage II", (), (), tried={"0.002": 0.5, "0.004": 0.25}, diverged=("9",))
     assert captions.tried_rates(phase) == (
         "Learning rate of stage II: 0.004, after short trainings that ended at a loss of 0.500 at 0.002, 0.250 at "
-        "0.004 and 0.750 at 0.012."
+        "0.004 and infinity at 9."
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from compress.train import probe as module_of_probe
 from compress.train.loop import Extras, Teacher, Training
 from compress.train.probe import Probed, probe
 from compress.train.run import Diverged
-from tests.compress.train.small import Smooth, network
+from device_profiles.errors import BadInput
+from tests.compress.train.small import Criticised, Smooth, network
 
 TRAINING = Training(steps=120, batch=4, warm_up=12, learning_rate=1e-2, precision="32-true")
 ENDLESS = 1e30
@@ -50,6 +52,19 @@ def test_rates_that_diverge_lose_and_where_all_do_it_is_said():
     assert found.diverged == (1e28,)
     with pytest.raises(Diverged, match=r"the loss became .*; lower learning_rate \(=1e\+28\)"):
         probed(ENDLESS)
+
+
+def test_a_loss_that_is_no_number_never_wins(monkeypatch):
+    losses = iter((math.nan,) * 8 + (0.5,) * 8)
+    monkeypatch.setattr(Smooth, "loss", lambda *_: torch.tensor(next(losses)))
+    monkeypatch.setattr(module_of_probe, "train_", lambda *_, **__: None)
+    assert probed(0.1, 1.0) == Probed({1e-2: 0.5}, (1e-3,))
+
+
+def test_a_task_whose_loss_is_that_of_companions_is_refused():
+    training = Training(**{**vars(TRAINING), "probe": (1.0,)})
+    with pytest.raises(BadInput, match=r"probe \(=\[1\.0\]\) compares networks by the task's own loss"):
+        probe(network(), Criticised(), training, label="x")
 
 
 def test_a_probe_that_was_finished_is_not_trained_again(tmp_path, monkeypatch):
