@@ -9,6 +9,7 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from compress.graph.channels import ChannelGraph
+from device_profiles.errors import BadInput
 from device_profiles.predict import predict, predict_layer
 from device_profiles.profile import DeviceProfile
 from device_profiles.terms import Widths
@@ -34,9 +35,13 @@ class Predictor:
             widths: Set of `rest` -> width; sets that are not named keep all their channels.
 
         Raises:
-            BadInput: A set is unknown, a width is out of range, or a layer is not in the profile.
+            BadInput: A set is unknown, a width is out of range, or a layer is not in the whole network or its profile.
         """
         left, part_ms = rest.layer_widths(widths), self.part_ms
+        if unknown := sorted(left.keys() - self._full.keys()):
+            raise BadInput(
+                f"layers (={unknown}) are not in the network that was profiled, which has {sorted(self._full)}"
+            )
         ms = self._whole_ms
         for name, full in self._full.items():
             if (pair := left.get(name)) != full:
@@ -50,7 +55,7 @@ class Predictor:
 
     @cached_property
     def _whole_ms(self) -> float:
-        return predict(self.profile, {}).ms
+        return predict(self.profile, self._full).ms
 
     @cached_property
     def _full(self) -> dict[str, Widths]:

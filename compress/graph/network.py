@@ -73,7 +73,7 @@ class Network:
             input_shapes: Input name -> shape where the model leaves a size open. A batch that is all that is open may
                 be left so, see `opened`.
             batch: The batch at which such a network is analysed.
-            sound_weights: The data of its weights comes from a network or from numpy, and needs no check.
+            sound_weights: The data of its weights comes from a network, from numpy or from torch, and needs no check.
 
         Raises:
             BadInput: The model is inconsistent or a shape stays open, or it computes with the size of an open batch.

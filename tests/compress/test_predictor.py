@@ -33,6 +33,14 @@ def test_works_out_a_layer_at_some_widths_once(monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == count
 
 
+def test_refuses_layers_that_were_not_profiled() -> None:
+    other = graph_of("Residual")
+    with pytest.raises(BadInput, match="are not in the profile of"):
+        Predictor(made_up(FAST), other).rest_ms(other, {})
+    with pytest.raises(BadInput, match="are not in the network that was profiled"):
+        Predictor(made_up(FAST), graph_of("Dense")).rest_ms(other, {})
+
+
 def test_refuses_sets_that_do_not_exist() -> None:
     known = Predictor(made_up(FAST), graph_of("Dense"))
     with pytest.raises(BadInput, match="nothing"):
