@@ -64,15 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
     add("--from-bundle", type=Path, metavar="FOLDER", help="measure nothing, read the results in a bundle's folder")
     add("--output", type=Path, help="the profile (default: runs/profiles/MODEL-TARGET.json)")
     add("--json", nargs="?", type=Path, const=STDOUT, help="write JSON to a file; without one, print it for the table")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments, argparse.Namespace(only_isolated=""))
     command = shlex.join(["python", "tools/profile_target.py", *(sys.argv[1:] if arguments is None else arguments)])
 
     # Loaded only now, so that --help needs nothing and takes no time.
     from device_profiles.store import save_profile, write_whole
     from runtimes.base import check_target
 
-    chosen = options.how or ("both" if options.check else "")
-    options.how = chosen or ("in-context" if target_of(options).device == "cpu" else "isolated")
     check = None
     if options.from_bundle or options.host:
         profile = _profile_elsewhere(options, command)
@@ -80,16 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
         save_profile(profile, output)
     else:
         check_target(target_of(options))
-        profiling = profiling_of(options)
-        if not chosen and options.how == "in-context" and (reason := _only_isolated(profiling)):
-            print(f"note: layers are measured in isolation: {reason}", file=sys.stderr)
-            options.how = "isolated"
-            profiling = profiling_of(options)
+        profiling = _settled(options)
         output = options.output or profile_path(profiling.name, profiling.target)
         profiling = replace(profiling, output=output)
         show_data_dependences(profiling)
         profile = profiling.profile(in_context=options.how != "isolated", command=command)
         check = profiling.check(profile, options.check) if options.check else None
+    if options.only_isolated:
+        print(f"note: layers were measured in isolation: {options.only_isolated}", file=sys.stderr)
     if options.json is not None:
         text = json.dumps(_summary(profile, output) | (check.to_json() if check else {}), indent=1)
         write_whole(options.json, text + "\n") if options.json != STDOUT else print(text)
@@ -110,7 +106,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="f32", help="f32, tf32, bf16 or f16 (default: %(default)s)")
     add("--threads", type=int, default=1, help="CPU threads of one inference (default: %(default)s)")
     add("--batch", type=int, help="samples of one inference (default: that of --input, or 1)")
-    add("--budget-s", type=float, default=15.0, help="about how long to measure, seconds (default: %(default)s)")
+    add(
+        "--budget-s",
+        type=float,
+        default=15.0,
+        help="about how long to measure, seconds, each way; loading is extra (default: %(default)s)",
+    )
     add(
         "--patience-s",
         type=float,
@@ -153,14 +154,23 @@ def profiling_of(options: argparse.Namespace) -> Profiling:
     return Profiling(loaded.model, loaded.name, target, config, variants=options.variants)
 
 
-def _only_isolated(profiling: Profiling) -> str:
-    """Return why a network cannot be measured in context; empty where it can."""
-    from device_profiles.errors import UnsupportedModel
+def _settled(options: argparse.Namespace) -> Profiling:
+    """Load the network, and choose how to measure it where that is left open: in context on CPUs, if that can be."""
+    from device_profiles.errors import ToolkitError
 
+    chosen = options.how or ("both" if options.check else "")
+    options.how = chosen or ("in-context" if target_of(options).device == "cpu" else "isolated")
+    profiling = profiling_of(options)
+    if chosen or options.how == "isolated":
+        return profiling
     try:
-        return "" if profiling.graph.prunable else "the network has no channels that may be removed"
-    except UnsupportedModel as error:
-        return str(error)
+        options.only_isolated = "" if profiling.graph.prunable else "the network has no channels that may be removed"
+    except ToolkitError as error:  # isolated layers need no channels; what is wrong for them, too, is said there
+        options.only_isolated = str(error)
+    if options.only_isolated:
+        options.how = "isolated"
+        profiling = profiling_of(options)
+    return profiling
 
 
 def show_data_dependences(profiling: Profiling) -> None:
@@ -184,7 +194,7 @@ def _profile_elsewhere(options: argparse.Namespace, command: str) -> DeviceProfi
         raise BadInput(f"check (={options.check}) measures on this machine, not on the device; leave it out")
     if options.from_bundle:
         return profile_from_bundle(options.from_bundle, command)
-    profiling = profiling_of(options)
+    profiling = _settled(options)
     show_data_dependences(profiling)
     folder = Path("runs/bundles") / f"{profiling.name}-{settings_name(profiling.target)}"
     profiling.bundle(folder, in_context=options.how != "isolated")
@@ -224,10 +234,16 @@ batch {target.batch}; {clock}, 20 % quantile; spread: up to the 90 % quantile
 
 def _inside(measured: InContext, name: str) -> str:
     """Write what a layer takes of the network's latency, or which layer it is computed together with."""
-    if name in measured.merged:
-        return f"with {measured.merged[name]}"
+    ms = _inside_ms(measured, name)
+    return f"with {measured.merged[name]}" if ms is None else f"{ms:.3f}"
+
+
+def _inside_ms(measured: InContext | None, name: str) -> float | None:
+    """Return what a layer takes of the network's latency, ms; None for one that is computed together with another."""
+    if measured is None or name in measured.merged:
+        return None
     parts_ms = measured.variants[0].layers_ms  # none where the runtime's profiler is not read
-    return f"{parts_ms[name] if name in parts_ms else measured.layer_ms(name, measured.full[name]):.3f}"
+    return parts_ms[name] if name in parts_ms else measured.layer_ms(name, measured.full[name])
 
 
 def _check_table(check: PredictionCheck) -> str:
@@ -252,6 +268,7 @@ def _summary(profile: DeviceProfile, output: Path) -> dict[str, Any]:
             "in_channels": layer.in_channels,
             "out_channels": layer.out_channels,
             "ms": layer.full.ms,
+            "inside_ms": _inside_ms(profile.in_context, layer.name),
             "share_percent": 100 * layer.full.ms / profile.isolated_sum_ms,
             "spread_percent": layer.full.spread_percent,
             "n": layer.full.n,

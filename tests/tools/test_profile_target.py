@@ -95,7 +95,9 @@ def test_a_network_that_has_nothing_to_prune_is_measured_in_isolation(capsys: py
     model = network([node("Conv", "x w", "y")], {"w": random(4, 4, 1, 1)})
     Path("one.onnx").write_bytes(to_bytes(model))
     assert main(["--model", "one.onnx", *QUICK[:4]]) == 0
-    assert "measured in isolation: the network has no channels that may be removed" in capsys.readouterr().err
+    assert (
+        "layers were measured in isolation: the network has no channels that may be removed" in capsys.readouterr().err
+    )
     with pytest.raises(BadInput, match="no channels that may be removed, so it has one width only"):
         main(["--model", "one.onnx", *QUICK[:4], "--how", "in-context"])
 
