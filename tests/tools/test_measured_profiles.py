@@ -11,6 +11,7 @@ from tests.runtimes.networks import unet
 from tools.benchmarks import measured_profiles
 from tools.benchmarks.measured_profiles import main
 
+ROOT = Path(__file__).parents[2]
 QUICK = ["--runtimes", "openvino", "--output", "found", "--budget-s", "0.01", "--patience-s", "0", "--variants", "8"]
 
 
@@ -52,3 +53,13 @@ def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(
     assert main(["--models", "unet-17", "net.onnx", *QUICK]) == 3
     assert "error: unet-17 on openvino-cpu: model (='unet-17') is not a bundled network" in capsys.readouterr().err
     assert [file.name for file in folder.iterdir()] == ["net.onnx-openvino-cpu.json"]
+
+
+def test_the_profiles_that_are_kept_hold_the_command_that_repeats_them() -> None:
+    kept = sorted((ROOT / measured_profiles.FOLDER).glob("*.json"))
+    assert kept
+    for path in kept:
+        profile = load_profile(path)
+        assert profile.in_context is not None
+        assert profile.command.startswith("python tools/profile_target.py --runtime ")
+        assert profile.command.endswith(f"--how in-context --output {measured_profiles.FOLDER / path.name}")
