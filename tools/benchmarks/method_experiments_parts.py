@@ -189,9 +189,10 @@ def auto_pruner() -> list[dict[str, Any]]:
     """Learn codes for half of a digit network's channels with several alphas and modes; measure what training costs.
 
     A schedule shows in how the code differs from that of the first steps, and in what it is worth in the network as it
-    was before the gates came, where no weight has learned to do with it. Here it shows in neither: 84 to 100 % of the
-    code is that of the first steps whatever alpha does, alpha 100 throughout included, and in the network that never
-    met it no code is better than a random one. What the gates do here is to choose early and let the weights follow.
+    was before the gates came, where no weight has learned to do with it. Here it hardly shows: 83 to 100 % of the
+    code is that of the first steps whatever alpha does, alpha 100 throughout included, and the network that never met
+    it reads 17 % of the digits with it, 16 % with random codes (means of 21 and 63). What the gates do here is to
+    choose early and let the weights follow.
     """
     from compress.methods.auto_pruner import AutoPruner
 
