@@ -32,7 +32,7 @@ from compress.tasks import TASKS
 from compress.tasks.base import Comparable, Task
 from compress.train.judge import judge
 from compress.train.loop import Extras, Training, train_
-from compress.train.probe import Probed, probe
+from compress.train.probe import Probed, check_probe, probe
 from compress.train.processes import on_first
 from compress.weights import load_weights_
 from device_profiles.errors import BadInput
@@ -72,6 +72,8 @@ class Start:
             check_target(target)
         with folder.timed("read the data"):
             self.task: Task = _task(recipe)
+        for training in filter(None, (recipe.baseline, recipe.finetune)):
+            check_probe(self.task, training)  # before anything is trained
         self.example = torch.zeros_like(self.task.held_out().inputs[:1])
 
     # 1. The network as it is, and the measure of the task's difficulty.
@@ -219,17 +221,16 @@ class Start:
         """Train a module in place, from where an earlier run stopped; without a training it stays as it is."""
         if training is None:
             return Trained(module.eval())
-        probed = self._probed(name, module, training, extras) if training.probe else None
-        if probed is not None:
-            training = replace(training, learning_rate=probed.best, probe=())
+        if training.probe:
+            probed = self._probed(name, module, training, extras)
+            trained = self.train(name, module, replace(training, learning_rate=probed.best, probe=()), extras)
+            diverged = tuple(f"{rate:.3g}" for rate in probed.diverged)
+            return replace(trained, phase=replace(trained.phase, tried=probed.named_losses, diverged=diverged))
         with self.folder.timed(name):
             checkpoint = self.folder.checkpoint(name)
-            phase = train_(module, self.task, training, label=name, checkpoint=checkpoint, extras=extras)
-        if probed is None:
-            return Trained(module, phase)
-        tried = {f"{rate:.3g}": loss for rate, loss in probed.losses.items()}
-        diverged = tuple(f"{rate:.3g}" for rate in probed.diverged)
-        return Trained(module, replace(phase, tried=tried, diverged=diverged))
+            return Trained(
+                module, train_(module, self.task, training, label=name, checkpoint=checkpoint, extras=extras)
+            )
 
     def _probed(self, name: str, module: nn.Module, training: Training, extras: Extras | None) -> Probed:
         """Find the learning rate of a training, once in a run."""

@@ -44,6 +44,24 @@ class Probed:
         """The rate with the least loss."""
         return min(self.losses, key=self.losses.__getitem__)
 
+    @property
+    def named_losses(self) -> dict[str, float]:
+        """The losses by rates as they are written."""
+        return {f"{rate:.3g}": loss for rate, loss in self.losses.items()}
+
+
+def check_probe(task: Task, training: Training) -> None:
+    """Make sure that a training can be probed, if it asks for that.
+
+    Raises:
+        BadInput: The task's loss is that of its companions for a good part: it says little by itself.
+    """
+    if training.probe and isinstance(task, Accompanied) and task.companions() is not None:
+        raise BadInput(
+            f"probe (={list(training.probe)}) compares networks by the task's own loss, and this task trains others "
+            "beside them (discriminators), whose part in it is another one each time; leave probe out"
+        )
+
 
 def probe(
     module: nn.Module,
@@ -68,14 +86,10 @@ def probe(
         extras: A teacher; nothing that holds on to the module's own parameters.
 
     Raises:
-        BadInput: The task's loss is that of its companions for a good part: it says little by itself.
+        BadInput: See `check_probe`.
         Diverged: At every rate the loss became infinite or not a number.
     """
-    if isinstance(task, Accompanied) and task.companions() is not None:
-        raise BadInput(
-            f"probe (={list(training.probe)}) compares networks by the task's own loss, and this task trains others "
-            "beside them (discriminators), whose part in it is another one each time; leave probe out"
-        )
+    check_probe(task, training)
     steps = max(1, training.steps // SHARE)
     short = replace(
         training,

@@ -293,3 +293,12 @@ def test_a_training_runs_at_the_best_of_the_rates_that_are_probed(tmp_path, monk
     assert all(torch.equal(value, expected[name]) for name, value in first.module.state_dict().items())
     monkeypatch.setattr("compress.start.probe", lambda *_, **__: pytest.fail("it probes again"))
     assert start_for(folder, baseline=baseline).baseline.phase == first.phase
+
+
+def test_a_probe_beside_companions_is_refused_before_anything_is_trained(tmp_path):
+    text = RECIPE.replace("methods.digits:Digits", "train.small:Criticised").replace(
+        "[finetune]", "[finetune]\nprobe = [1]"
+    )
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(BadInput, match=r"probe \(=\[1\.0\]\) compares .*; leave probe out"):
+        Start(read_recipe(tmp_path / "recipe.toml"), RunFolder(tmp_path / "run", {}))

@@ -122,7 +122,7 @@ class Arms:
         found = probe(begun, self.start.task, training, label=f"probe {name}", extras=self._taught())
         return {
             "learning_rate": found.best,
-            "losses": {f"{rate:.3g}": loss for rate, loss in found.losses.items()},
+            "losses": found.named_losses,
             "diverged": found.diverged,
             "steps": len(PROBES) * max(1, training.steps // SHARE),
             "seconds": round(time.monotonic() - started, 2),
