@@ -167,10 +167,10 @@ def _settled(options: argparse.Namespace) -> Profiling:
         options.only_isolated = "" if profiling.graph.prunable else "the network has no channels that may be removed"
     except ToolkitError as error:  # isolated layers need no channels; what is wrong for them, too, is said there
         options.only_isolated = str(error)
-    if options.only_isolated:
-        options.how = "isolated"
-        profiling = profiling_of(options)
-    return profiling
+    if not options.only_isolated:
+        return profiling
+    options.how = "isolated"
+    return replace(profiling, config=replace(profiling.config, narrow=True))
 
 
 def show_data_dependences(profiling: Profiling) -> None:
