@@ -56,10 +56,11 @@ TASKS = {
 
 def main() -> None:
     """Run the tasks and write what came of each as soon as it is measured."""
-    methods = list(METHODS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=names_from(TASKS), default=list(TASKS), help=f"default: {','.join(TASKS)}")
-    parser.add_argument("--methods", type=names_from(methods), default=methods, help=f"default: {','.join(methods)}")
+    parser.add_argument(
+        "--methods", type=names_from(METHODS), default=list(METHODS), help=f"default: {','.join(METHODS)}"
+    )
     parser.add_argument("--steps", type=int, help="training steps after the baseline (default: 200 or 300, by task)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--json", type=Path, default=OUTPUT, help=f"default: {OUTPUT.relative_to(ROOT)}")
@@ -81,7 +82,7 @@ def main() -> None:
             "machine": read_environment().cpu_model,
             "goal_speedup": made[0].study.start.recipe.speedup,
             **made[0].study.description(),
-            "not_run": [name for name in methods if name not in arguments.methods],
+            "not_run": [name for name in METHODS if name not in arguments.methods],
             "rows": run_task(made, arguments.methods),
         }
         known = json.loads(arguments.json.read_text("utf-8"))["tasks"] if arguments.json.exists() else {}  # by now

@@ -11,8 +11,6 @@ from typing import Any
 
 from tools.benchmarks.study import Small
 
-FINAL_SECONDS = 60.0  # for about 65 networks
-
 
 def _quick(learning_rate: float, batch: int = 8) -> dict[str, Any]:
     """Return how short everything is, and how the baseline is trained."""
@@ -27,14 +25,12 @@ SMALL = {
         300,
         # without its discriminator, which takes 0.28 of 0.40 s a step
         {**_quick(0.012), "model": {"width": 24}, "task": {"adversary_weight": 0.0}},
-        FINAL_SECONDS,
     ),
     "super-resolution": Small(
         "super-resolution",
         900,
         300,
         {**_quick(0.006), "task": {"held_out_patches": 32}},
-        FINAL_SECONDS,
     ),
     "denoising": Small(
         "denoising",
@@ -45,9 +41,8 @@ SMALL = {
             "model": {"width": 32, "depth": 8},
             "task": {"size": 40, "held_out_size": 64, "held_out_patches": 48},
         },
-        FINAL_SECONDS,
     ),
-    "classification": Small("classification", 250, 200, _quick(0.002, batch=32), FINAL_SECONDS),
+    "classification": Small("classification", 250, 200, _quick(0.002, batch=32)),
     "mobilenet": Small(
         "classification",
         250,
@@ -56,6 +51,5 @@ SMALL = {
             **_quick(0.006, batch=16),
             "model": {"name": "mobilenetv2-tiny", "width": 16, "classes": 10, "stem_stride": 1},
         },
-        FINAL_SECONDS,
     ),
 }
