@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from compress.scores import Scores
 from compress.select import (
     LEAST_MULTIPLE,
     MEASUREMENTS,
+    Selection,
     Steered,
     steer_to_goal,
     threshold_at,
@@ -36,8 +37,6 @@ from runtimes.progress import progress_bar
 
 CHOICES = 4  # widths that a set must be able to choose from
 BUDGETS = 256  # that the solver is asked for at most, from the network as it is to the fastest: 1 % apart at 10 times
-
-Selection = Literal["threshold", "solver"]
 
 
 class Rig:

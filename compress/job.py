@@ -100,9 +100,9 @@ class Job:
             method.finish_()
             gates = tuple(method.gated_blocks) if isinstance(method, Gated) else ()
             if not isinstance(settings, Replacing):
-                return Condensed(module, phase, method.scores(), method.keep(), gates)
+                return Condensed(module, phase, method.scores(), method.keep(), settings.selection, gates)
         found = analysed_anew(start, module, method.proof, named)
-        return Condensed(module, phase, found.scores(module), found.chosen(), gates, found)
+        return Condensed(module, phase, found.scores(module), found.chosen(), settings.selection, gates, found)
 
     # 3. A network for each budget.
 

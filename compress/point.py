@@ -24,6 +24,7 @@ from compress.replaced import Replaced
 from compress.report.gates import GatedBlock
 from compress.report.results import Phase, PruningError
 from compress.scores import Scores
+from compress.select import Selection
 from compress.start import Start, Trained
 from compress.stubs import blank_stubs, place_stubs_
 from compress.surgery import prune_module
@@ -44,6 +45,7 @@ class Condensed:
         phase: Of its training.
         scores: One per channel of every prunable set.
         chosen: The method's own choice of channels.
+        selection: How its scores are cut, unless the recipe says.
         gates: What the method found in gates, if it looked at any.
         replaced: What is known of the network where the method replaced layers; scores and choice are of its channels.
     """
@@ -52,6 +54,7 @@ class Condensed:
     phase: Phase | None
     scores: Scores
     chosen: Keep | None
+    selection: Selection
     gates: tuple[GatedBlock, ...] = ()
     replaced: Replaced | None = None
 
@@ -168,8 +171,9 @@ class Point:
         return self._once("cut", lambda: self._cut(remainder))
 
     def _cut(self, found: Remainder) -> dict[str, Any]:
+        selection = self.recipe.selection or self.condensed.selection
         try:
-            return cut_scores(found.scores, found.chosen, found.rig, self.recipe.selection).to_json()
+            return cut_scores(found.scores, found.chosen, found.rig, selection).to_json()
         except BudgetInfeasible as error:
             if not self.budget.place:
                 raise

@@ -16,6 +16,7 @@ from compress.methods import METHODS
 from compress.methods.base import Replacing, Settings
 from compress.models import MODELS
 from compress.overrides import Overrides
+from compress.select import Selection
 from compress.tasks import TASKS
 from compress.train.loop import Training
 from device_profiles.errors import BadInput
@@ -136,6 +137,7 @@ class Recipe(_Strict):
         allow_slower: Whether to write a model that is slower than the original on one of the targets.
         selection: How to cut where the method's own choice is not fast enough: at a "threshold" that all layers share,
             or by a "solver" that keeps the most score within every target's budget; see `compress.cut.cut_scores`.
+            None: as suits the method's scores.
         blocks: Whether residual branches may go whole, where less score is lost so than by narrowing alone; see
             `compress.block_choice.choose_blocks`.
         profile: How latencies of other widths are predicted: from layers "in context" of whole networks of random
@@ -163,7 +165,7 @@ class Recipe(_Strict):
     networks: Literal["one", "one per target"] = "one"
     retrain: bool = False
     allow_slower: bool = False
-    selection: Literal["threshold", "solver"] = "threshold"
+    selection: Selection | None = None
     blocks: bool = False
     profile: Literal["in context", "isolated"] = "in context"
     profile_seconds: float = Field(12.0, gt=0)

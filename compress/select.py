@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,6 +19,8 @@ LEAST_MULTIPLE = 4
 TOLERANCE = 0.02  # a measured speedup this close to the goal is on it
 MEASUREMENTS = 6
 HALVINGS = 30
+
+Selection = Literal["threshold", "solver"]  # see `compress.cut.cut_scores`
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from compress.methods.auto_pruner_gates import FROZEN, LEARNING, VOTES, WAITING,
 from compress.methods.auto_pruner_taps import Tap, find_taps
 from compress.methods.base import Context
 from compress.scores import Scores
+from compress.select import Selection
 from compress.train.loop import Extras
 from device_profiles.errors import BadInput, BudgetInfeasible
 
@@ -63,6 +64,7 @@ class AutoPruner:
     source: ClassVar[str] = "Luo and Wu, Pattern Recognition 2020, arXiv 1805.08941"
     score: ClassVar[str] = "code plus mean gate"
     trains: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "threshold"
 
     mode: Literal["layer", "grouped", "joint"] = "grouped"
     groups: int = Field(4, ge=1)

@@ -15,6 +15,7 @@ from torch import nn
 from compress.graph.channels import ChannelGraph, Keep
 from compress.report.gates import GatedBlock
 from compress.scores import Scores
+from compress.select import Selection
 from compress.tasks.base import Task
 from compress.train.loop import Extras, Training
 from device_profiles.target import Target
@@ -85,6 +86,7 @@ class Settings(Protocol):
     source: ClassVar[str]  # authors, venue, arXiv id
     score: ClassVar[str]  # what its scores are: "folded norm", "|gamma|", "Fisher information of a gate"
     trains: ClassVar[bool]  # whether it needs training steps of its own: the recipe's [condense]
+    selection: ClassVar[Selection]  # how its scores are cut, unless the recipe says: scores that add up by the solver
 
     def prepare(self, context: Context) -> Method:
         """Attach the method to a network."""

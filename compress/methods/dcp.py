@@ -33,7 +33,7 @@ from compress.graph.channels import ChannelGraph, ChannelSet, Keep, Layer
 from compress.methods.base import Context
 from compress.operators import Operators, Values
 from compress.scores import Scores
-from compress.select import keep_strongest, rounded_width
+from compress.select import Selection, keep_strongest, rounded_width
 from compress.surgery import named_tensors
 from compress.tasks.base import Batch
 from compress.train.loop import Extras
@@ -73,6 +73,7 @@ class Dcp:
     source: ClassVar[str] = "Zhuang et al., NeurIPS 2018, arXiv 1810.11809"
     score: ClassVar[str] = "place in the order of selection"
     trains: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "threshold"
 
     heads: int = Field(3, gt=0)
     balance: float = Field(1.0, ge=0)

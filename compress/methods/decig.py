@@ -26,7 +26,7 @@ from compress.graph.channels import Keep
 from compress.hinge import find_hinge
 from compress.methods.base import Context
 from compress.scores import Producer, Scores, Tensors, folded_norm, producers, set_norms
-from compress.select import keep_strongest
+from compress.select import Selection, keep_strongest
 from compress.surgery import named_tensors
 from compress.train.loop import Extras
 from device_profiles.errors import BadInput
@@ -68,6 +68,7 @@ class Decig:
     source: ClassVar[str] = "Shah and Bharaj, BMVC 2022, arXiv 2203.10363"
     score: ClassVar[str] = "folded norm over its mean at the start"
     trains: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "threshold"
 
     ranking: Literal["uniform", "linear", "quadratic", "weaker half"] = "linear"
     regularisation: Literal["steered", "low", "high"] = "steered"

@@ -31,6 +31,7 @@ from compress.graph.channels import ChannelGraph, Keep, Layer
 from compress.graph.count import macs_by_node
 from compress.methods.base import Context
 from compress.scores import Scores
+from compress.select import Selection
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Training
 
@@ -61,6 +62,7 @@ class Dhp:
     source: ClassVar[str] = "Li, Gu, Zhang, Van Gool and Timofte, ECCV 2020, arXiv 2003.13683"
     score: ClassVar[str] = "magnitude of the latent"
     trains: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "threshold"
 
     stop_on: Literal["latency", "macs"] = "latency"
     macs_target: float = Field(0.5, gt=0, lt=1)

@@ -27,6 +27,7 @@ from compress.balanced import keep_counts
 from compress.gates import gate_scores
 from compress.methods.base import Context
 from compress.scores import Producer, Scores, makers_of, weight_name
+from compress.select import Selection
 from compress.surgery import named_tensors
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras
@@ -53,17 +54,18 @@ class Greedy:
     source: ClassVar[str] = "after Theis et al., 2018, arXiv 1801.05787"
     score: ClassVar[str] = "place in the order of removal"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "threshold"
 
     cuts: int = Field(12, ge=1)
     samples: int = Field(32, ge=1)
     device_aware: bool = True
 
-    def prepare(self, context: Context) -> Selection:
+    def prepare(self, context: Context) -> Removal:
         """Take the network as it is."""
-        return Selection(self, context)
+        return Removal(self, context)
 
 
-class Selection:
+class Removal:
     """The order in which channels go, the weakest for its cost first.
 
     Args:

@@ -45,6 +45,7 @@ from compress.graph.reorder import input_set, rearrangements
 from compress.methods.base import Context, Gains
 from compress.methods.learned_groups_inputs import deal_inputs_, drop_inputs_, inputs_of, mask_
 from compress.scores import Scores
+from compress.select import Selection
 from compress.surgery import named_tensors, run_module
 from compress.train.loop import Extras
 from compress.validate import measure_latencies
@@ -74,6 +75,7 @@ class LearnedGroups:
     source: ClassVar[str] = "Huang et al., CVPR 2018, arXiv 1711.09224; Zhang et al., CVPR 2018, arXiv 1707.01083"
     score: ClassVar[str] = "folded norm, once layers are grouped"
     trains: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "threshold"
 
     groups: int = Field(4, gt=1)
     condense: int = Field(4, gt=1)

@@ -35,7 +35,7 @@ from compress.absorb import absorb_
 from compress.graph.channels import Keep
 from compress.methods.base import Context
 from compress.scores import Scale, Scores, norm_scales, scale_magnitudes
-from compress.select import keep_strongest, rounded_width
+from compress.select import Selection, keep_strongest, rounded_width
 from compress.surgery import named_tensors
 from compress.train.loop import Extras
 from device_profiles.errors import BadInput
@@ -68,6 +68,7 @@ class NetworkSlimming:
     source: ClassVar[str] = "Liu et al., ICCV 2017, arXiv 1708.06519"
     score: ClassVar[str] = "|gamma|"
     trains: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "threshold"
 
     strength: float | None = Field(None, ge=0)
     step: Literal["prox", "subgradient"] = "prox"

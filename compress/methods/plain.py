@@ -1,7 +1,9 @@
 """The plain scores that every method is compared with: they need no training of their own.
 
 Norms of weights say how large a layer's channels are beside each other and nothing of other layers, so those are over
-their mean in each layer; gradients of the loss compare between layers as they are.
+their mean in each layer; gradients of the loss compare between layers as they are. Those of Fisher also add up to what
+the loss is expected to rise by, so that they are what the solver needs: it ended ahead of the threshold, and of greedy
+selection that scores anew between cuts, on every task of tools/benchmarks/methods.json.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from compress.scores import (
     set_norms,
     weight_name,
 )
+from compress.select import Selection
 from compress.surgery import named_tensors
 from compress.train.loop import Extras
 from device_profiles.errors import BadInput
@@ -74,6 +77,7 @@ class L1:
     source: ClassVar[str] = "Li et al., ICLR 2017, arXiv 1608.08710"
     score: ClassVar[str] = "L1 norm over the layer's mean"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "threshold"
 
     folded: bool = False
 
@@ -92,6 +96,7 @@ class L2:
     source: ClassVar[str] = "He et al., IJCAI 2018, arXiv 1808.06866"
     score: ClassVar[str] = "L2 norm over the layer's mean"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "threshold"
 
     def prepare(self, context: Context) -> Scored:
         """Score by the network's weights."""
@@ -106,6 +111,7 @@ class Fpgm:
     source: ClassVar[str] = "He et al., CVPR 2019, arXiv 1811.00250"
     score: ClassVar[str] = "distance to the layer's other filters, over its mean"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "threshold"
 
     def prepare(self, context: Context) -> Scored:
         """Score by the network's weights."""
@@ -120,6 +126,7 @@ class NormScale:
     source: ClassVar[str] = "the score of Liu et al., ICCV 2017, arXiv 1708.06519"
     score: ClassVar[str] = "|gamma|"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "threshold"
 
     def prepare(self, context: Context) -> Scored:
         """Find the network's normalisations.
@@ -141,6 +148,7 @@ class Random:
     source: ClassVar[str] = "a control"
     score: ClassVar[str] = "a random number"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "threshold"
 
     def prepare(self, context: Context) -> Scored:
         """Draw the scores once."""
@@ -161,6 +169,7 @@ class Taylor:
     source: ClassVar[str] = "Molchanov et al., ICLR 2017, arXiv 1611.06440"
     score: ClassVar[str] = "mean |dL/dz| of a gate"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "threshold"
 
     samples: int = Field(SAMPLES, gt=0)
 
@@ -181,6 +190,7 @@ class Fisher:
     source: ClassVar[str] = "Theis et al., 2018, arXiv 1801.05787"
     score: ClassVar[str] = "mean (dL/dz)^2 of a gate"
     trains: ClassVar[bool] = False
+    selection: ClassVar[Selection] = "solver"
 
     samples: int = Field(SAMPLES, gt=0)
 

@@ -34,6 +34,7 @@ from compress.methods.base import Context
 from compress.operators import WEIGHTED, Operators, kind
 from compress.report.gates import GatedBlock
 from compress.scores import Scores, producers, set_norms
+from compress.select import Selection
 from compress.surgery import named_tensors
 from compress.tasks.base import Batch
 from compress.train.loop import Extras
@@ -64,6 +65,7 @@ class SqueezeExcitation:
     source: ClassVar[str] = "Hu et al., CVPR 2018, arXiv 1709.01507"
     score: ClassVar[str] = "gate times activation"
     trains: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "threshold"
 
     insert: bool = True
     reduction: int = Field(16, gt=0)

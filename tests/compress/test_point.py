@@ -92,6 +92,7 @@ class Uneven:
     source: ClassVar[str] = "made up"
     score: ClassVar[str] = "made up"
     trains: ClassVar[bool] = False
+    selection: ClassVar[str] = "threshold"
 
     def prepare(self, context):
         scores = {one.name: np.linspace(1, 2, one.width) for one in context.graph.prunable}
@@ -205,7 +206,7 @@ def test_where_no_block_goes_channels_are_cut_from_the_condensed_network(tmp_pat
     monkeypatch.setattr(point, "choose_blocks", lambda *_: SimpleNamespace(names=()))
     start, rig = Start(recipe, RunFolder(tmp_path / "run", {})), SimpleNamespace()
     start.__dict__["baseline"] = SimpleNamespace(module=plain_network().eval())
-    condensed = Condensed(start.baseline.module, None, {"0": np.arange(32.0)}, {"0": np.arange(3)})
+    condensed = Condensed(start.baseline.module, None, {"0": np.arange(32.0)}, {"0": np.arange(3)}, "threshold")
     found = Point(start, recipe.budget, rig, condensed)
     rest = found.remainder
     assert rest.module is condensed.module

@@ -206,7 +206,7 @@ def test_a_methods_own_choice_counts_for_the_budget_that_it_was_made_for(tmp_pat
 
     def condense(budget, named):
         shaped.append((budget.key, named.step("condense")))
-        return Condensed(nn.Identity(), None, {}, {"first": np.arange(3)})
+        return Condensed(nn.Identity(), None, {}, {"first": np.arange(3)}, "threshold")
 
     monkeypatch.setattr(job, "_condense", condense)
     own, *further = (job.condensed(budget) for budget in (job.recipe.budget, *job.recipe.further_budgets))
@@ -276,7 +276,7 @@ def test_weights_that_the_network_computes_from_others_are_those_of_stage_one(tm
     module = copy.deepcopy(start.baseline.module)
     with torch.no_grad():
         module[0].weight.normal_()
-    point = Point(start, start.recipe.budget, SimpleNamespace(), Condensed(module, None, {}, None))
+    point = Point(start, start.recipe.budget, SimpleNamespace(), Condensed(module, None, {}, None, "threshold"))
     keep = {one.name: np.arange(one.width // 2) for one in start.graph.prunable}
     point.__dict__["cut"] = Cut(keep, {}, None, 1.5, 1)
     assert point.proof.removed_channels == 32

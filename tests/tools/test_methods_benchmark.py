@@ -57,7 +57,7 @@ def test_every_network_has_its_row_at_the_same_budget(record):
     assert list(rows) == [*methods.BASELINES, "l2", "network-slimming"]
     assert rows["l2"]["steps"] == {"condense": 0, "finetune": 4}
     assert rows["network-slimming"]["steps"] == {"condense": 2, "finetune": 2}
-    assert rows["scratch, widths of greedy"]["steps"] == {"train": 8}
+    assert rows["scratch, widths of Fisher"]["steps"] == {"train": 8}
     assert rows["baseline trained on"]["parameters"] == rows["baseline"]["parameters"] > rows["l2"]["parameters"]
     assert rows["scratch, uniform widths"]["macs"] == rows["uniform widths"]["macs"] < rows["baseline"]["macs"]
     assert rows["l2"]["cut_speedup"] >= 1.3
@@ -95,7 +95,7 @@ def test_a_second_run_trains_nothing_again_and_a_method_that_cannot_is_a_row(cal
 
 @pytest.mark.parametrize(("higher", "beaten"), [(True, "1 of 2: a"), (False, "1 of 2: b")])
 def test_the_summary_says_where_scratch_wins(higher, beaten):
-    scratch, uniform = "scratch, widths of greedy", "uniform widths"
+    scratch, uniform = "scratch, widths of Fisher", "uniform widths"
     qualities = {scratch: 2.0, uniform: 0.0, "a": 1.0, "b": 3.0}
     found = {
         "goal_speedup": 2.0,

@@ -14,9 +14,12 @@ from compress.export import export_module
 from compress.graph.analyse import analyse
 from compress.models.resnet import CifarResNet
 from device_profiles.errors import RuntimeUnavailable, UnsupportedModel
+from device_profiles.profile import LayerProfile
+from device_profiles.target import Target
+from tests.device_profiles.example import flat, profile
 from tools.benchmarks import peers
 from tools.benchmarks.peers_arms import TASKS, TorchPruning, Trial
-from tools.benchmarks.peers_macs import MacsCost
+from tools.benchmarks.peers_macs import MacsRig, macs_by_layer, macs_shares
 from tools.benchmarks.peers_torch_pruning import Peer, widths
 from tools.benchmarks.study import Small
 
@@ -35,7 +38,7 @@ TINY = Small(
     },
     final_seconds=0.1,
 )
-MADE = ("decig-macs", "greedy-macs", "uniform", "scratch-uniform-whole", "original-trained-on")
+MADE = ("decig-macs", "fisher-macs", "uniform", "scratch-uniform-whole", "original-trained-on")
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +69,14 @@ def test_every_network_has_the_same_steps_and_is_measured(entry):
     assert {name: row["steps"] for name, row in rows.items()} == {
         "original": 0,
         "decig-macs": 6,
-        "greedy-macs": 6,
+        "fisher-macs": 6,
         "uniform": 6,
         "scratch-uniform-whole": 10,
         "original-trained-on": 6,
     }
     assert all(set(row["targets"]) == {"onnxruntime-cpu"} for row in rows.values())
     assert rows["original"]["parameters"] == rows["original-trained-on"]["parameters"] > rows["uniform"]["parameters"]
-    assert rows["greedy-macs"]["cut_speedup"] >= 1.3
+    assert rows["fisher-macs"]["cut_speedup"] >= 1.3
     assert entry["budget_steps"] == 6
 
 
@@ -91,12 +94,12 @@ def test_a_further_arm_leaves_the_others_and_one_that_cannot_is_a_row(call, entr
     def refuse(*_: object) -> None:
         raise UnsupportedModel("the network has no such thing")
 
-    monkeypatch.setattr("compress.methods.greedy.Greedy.prepare", refuse)
+    monkeypatch.setattr("compress.methods.plain.Fisher.prepare", refuse)
     before = {row["arm"]: row["quality"] for row in entry["rows"]}
-    again = {row["arm"]: row for row in call("greedy")["rows"]}
-    assert again.pop("greedy") == {"arm": "greedy", "goal_speedup": 1.3, "reason": "the network has no such thing"}
+    again = {row["arm"]: row for row in call("fisher")["rows"]}
+    assert again.pop("fisher") == {"arm": "fisher", "goal_speedup": 1.3, "reason": "the network has no such thing"}
     assert {name: row["quality"] for name, row in again.items()} == before
-    assert "not made: resnet, seed 0: greedy 1.3x: the network has no such thing" in capsys.readouterr().out
+    assert "not made: resnet, seed 0: fisher 1.3x: the network has no such thing" in capsys.readouterr().out
 
 
 def test_missing_torch_pruning_is_said_before_anything_is_trained(call, monkeypatch):
@@ -109,12 +112,19 @@ def test_missing_torch_pruning_is_said_before_anything_is_trained(call, monkeypa
 def test_macs_are_counted_at_any_widths():
     torch.manual_seed(0)
     graph = analyse(export_module(CifarResNet(depth=8, width=8), torch.zeros(1, 3, 8, 8)))
-    cost = MacsCost(graph)
-    assert sum(cost.shares().values()) == pytest.approx(1.0)
-    assert cost.speedup({}) == 1.0
+    counts, target = macs_by_layer(graph), Target("onnxruntime", "cpu")
+    assert macs_shares(graph) == {name: pytest.approx(count / sum(counts.values())) for name, count in counts.items()}
+    layers = [
+        LayerProfile(one.name, one.op, *pair, {pair: flat(1.0)})
+        for one in graph.layers
+        for pair in [(one.in_channels, one.out_channels)]
+    ]
+    profiled = profile(target=target, layers=tuple(layers), end_to_end=flat(30.0), probes=())
+    rig = MacsRig(graph, {target: profiled}, {target: 2.0}, 0.1)
+    assert rig.predicted_speedup({}) == pytest.approx(1.0)
     one = next(one for one in graph.prunable if one.name == "layer1.0.conv1")
-    fewer = (cost.full["layer1.0.conv1"] + cost.full["layer1.0.conv2"]) / 2
-    assert cost.speedup({one.name: one.width // 2}) == pytest.approx(1 / (1 - fewer / sum(cost.full.values())))
+    fewer = (counts["layer1.0.conv1"] + counts["layer1.0.conv2"]) / 2
+    assert rig.predicted_speedup({one.name: one.width // 2}) == pytest.approx(1 / (1 - fewer / sum(counts.values())))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch_pruning") is None, reason="Torch-Pruning is not installed")

@@ -3,9 +3,9 @@
 The baseline of a task is trained once. Then every network gets the same number of steps: a method that trains has half
 of them for itself and half for fine-tuning, a score has all for fine-tuning, and so have the uniform widths and the
 baseline that is only trained on. Scratch has the steps of the baseline as well, without a teacher. Passes over the data
-that are no training steps (the selection of DCP, the gradients of greedy) are extra; the seconds hold them. All
-networks of a task are measured in one run at the end. A killed benchmark goes on where it stopped; tasks that are not
-run again stay in the file.
+that are no training steps (the selection of DCP, the gradients of greedy and Fisher) are extra; the seconds hold
+them. All networks of a task are measured in one run at the end. A killed benchmark goes on where it stopped; tasks that
+are not run again stay in the file.
 
 Example:
     python tools/benchmarks/methods.py --tasks classification,denoising
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 OUTPUT = Path(__file__).with_suffix(".json")
 WORK = ROOT / "runs" / "methods"
 BASELINE, TRAINED_ON, UNIFORM = "baseline", "baseline trained on", "uniform widths"
-SCRATCH = {"scratch, widths of greedy": "greedy", "scratch, uniform widths": UNIFORM}
+SCRATCH = {"scratch, widths of Fisher": "fisher", "scratch, uniform widths": UNIFORM}
 BASELINES = (BASELINE, TRAINED_ON, UNIFORM, *SCRATCH)
 SECONDS = ("condense", "score the channels", "finetune", "train")  # the steps whose time says what a method costs
 

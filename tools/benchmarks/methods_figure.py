@@ -15,7 +15,7 @@ WIDTH, HEIGHT, ACROSS = 560, 400, 600  # of a panel, and from one to the next
 STYLE = Path(compress.report.__file__).parent / "page" / "style.css"
 LOOKS = {
     "uniform widths": ("uniform", "square"),
-    "scratch, widths of greedy": ("quarter", "triangle"),
+    "scratch, widths of Fisher": ("quarter", "triangle"),
     "scratch, uniform widths": ("quarter", "triangle"),
 }
 LINES = ("baseline", "baseline trained on")  # networks of the whole width: only their quality is shown

@@ -9,10 +9,10 @@ Widths go as low as the solver likes.
 
 --trained looks at quality and latency. On each task a baseline is trained; from it every arm makes a network at each
 speedup on the slower of ONNX Runtime and OpenVINO (one thread), steered by measuring, and all get the same training
-steps, data and teacher, each at its own learning rate, probed before. Arms are ours (greedy, DECIG and L2, and variants
-of them that know MACs in place of milliseconds), Torch-Pruning's one-shot pruning, uniform widths, the same and the
-found widths from new weights, and the original. All networks of a task and seed are measured interleaved in one
-sitting. The goal: at equal quality 1.5 times as fast as the best of the others.
+steps, data and teacher, each at its own learning rate, probed before. Arms are ours (Fisher's scores with the solver,
+DECIG, and variants of them that know MACs in place of milliseconds), Torch-Pruning's one-shot pruning, uniform widths,
+the same and the found widths from new weights, and the original. All networks of a task and seed are measured
+interleaved in one sitting. The goal: at equal quality 1.5 times as fast as the best of the others.
 
 Both print tables, write the numbers beside this file and draw them. What stands there already is not measured again,
 and what is made on the way is kept in --work, so that a killed run goes on. Exit code 3 says that a goal was missed.

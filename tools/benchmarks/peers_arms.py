@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from compress.select import Selection
 from tools.benchmarks.small_tasks import SMALL
 from tools.benchmarks.study import Small
 
@@ -27,14 +28,17 @@ class Ours:
         method: Its name.
         settings: That are not its defaults.
         penalised: What l(i) is in the penalty of a method that has one: shares of the latency, or of the MACs.
-        saved: What a method that selects by savings counts; multiples of widths stay those that the device likes.
+        fitted: What the solver fits into the budget; multiples of widths stay those that the device likes, and where
+            it is cut is corrected by measuring either way.
+        selection: How it is cut; None as suits its scores.
     """
 
     role: Role
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     penalised: Currency = "ms"
-    saved: Currency = "ms"
+    fitted: Currency = "ms"
+    selection: Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,12 @@ Arm = Ours | TorchPruning | Uniform | Scratch | Original
 
 ORIGINAL = "original"
 ARMS: dict[str, Arm] = {
-    "greedy": Ours("ours", "greedy"),
+    "fisher": Ours("ours", "fisher"),
     "decig": Ours("ours", "decig"),
-    "l2": Ours("ours", "l2"),  # what the bundled recipe for classification has: gradients that vanish mislead greedy
+    "fisher-threshold": Ours("variant", "fisher", selection="threshold"),
     "decig-macs": Ours("variant", "decig", penalised="MACs"),
     "decig-plain": Ours("variant", "decig", {"device_aware": False}),
-    "greedy-macs": Ours("sibling", "greedy", saved="MACs"),
+    "fisher-macs": Ours("sibling", "fisher", fitted="MACs"),
     **{
         f"torch-pruning-{importance}-{scope}{f'-{round_to}' if round_to else ''}": TorchPruning(
             importance, scope == "global", round_to
@@ -110,14 +114,15 @@ ARMS: dict[str, Arm] = {
     "uniform": Uniform(),
     "scratch-uniform": Scratch("uniform", whole=False),
     "scratch-uniform-whole": Scratch("uniform", whole=True),
-    "scratch-found-whole": Scratch("greedy", whole=True, role="retrained"),
+    "scratch-found-whole": Scratch("fisher", whole=True, role="retrained"),
     ORIGINAL: Original(trained_on=False),
     "original-trained-on": Original(trained_on=True),
 }
 QUESTIONS = {  # which of two arms is better, at equal latency
     "l(i) in DECIG's penalty, against shares of the MACs": ("decig", "decig-macs"),
     "l(i) in DECIG's penalty, against none": ("decig", "decig-plain"),
-    "greedy's savings in ms, against MACs": ("greedy", "greedy-macs"),
+    "the budget in ms, against MACs": ("fisher", "fisher-macs"),
+    "the solver, against a threshold": ("fisher", "fisher-threshold"),
 }
 
 

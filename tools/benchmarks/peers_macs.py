@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import numpy as np
+from dataclasses import replace
 
 from compress.cut import Rig
 from compress.graph.channels import ChannelGraph
 from compress.graph.count import macs_by_node
-from compress.scores import Scores
-from compress.select import uniform_widths
+from device_profiles.in_context import InContext, MeasuredVariant
+from device_profiles.profile import DeviceProfile
+from device_profiles.target import Target
 
-SHARES = 65  # of the width that are tried to find what a goal in milliseconds is in MACs
 
+class MacsRig(Rig):
+    """Fits MACs into the budget, and measures milliseconds.
 
-class MacsCost:
-    """The MACs of a network at any widths.
+    What widths are multiples of is still what the device likes.
 
     Args:
-        graph: Its channels.
+        graph: The channel graph of the network that channels are cut from.
+        profiles: The device profile of the network by target.
+        needed: The speedup that each target asks for.
+        seconds: How long to measure on each target, each time.
     """
 
-    def __init__(self, graph: ChannelGraph) -> None:
-        counts = macs_by_node(graph.network)
-        by_operator = {node.name: node.output[0] for node in graph.network.model.graph.node}
-        self.graph = graph
-        self.full = {layer.name: counts[by_operator[layer.node]] for layer in graph.layers}
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        profiles: Mapping[Target, DeviceProfile],
+        needed: Mapping[Target, float],
+        seconds: float,
+    ) -> None:
+        counted = {target: _counting(profile, graph) for target, profile in profiles.items()}
+        super().__init__(graph, counted, needed, seconds)
 
-    def shares(self) -> dict[str, float]:
-        """Return each layer's share of all MACs, as `Context.latency_shares` has it of the latency."""
-        total = sum(self.full.values())
-        return {name: count / total for name, count in self.full.items()}
 
-    def speedup(self, widths: Mapping[str, int]) -> float:
-        """Return how many times fewer MACs the network has with the given widths by set."""
-        pairs = self.graph.layer_widths(widths)
-        left = 0.0
-        for layer in self.graph.layers:
-            width_in, width_out = pairs[layer.name]
-            share = width_out / layer.out_channels
-            if layer.groups == 1:  # in a depthwise convolution a channel takes the same beside however many others
-                share *= width_in / layer.in_channels
-            left += share * self.full[layer.name]
-        return sum(self.full.values()) / left
+def macs_by_layer(graph: ChannelGraph) -> dict[str, int]:
+    """Return the MACs of each layer at full width."""
+    counts = macs_by_node(graph.network)
+    by_operator = {node.name: node.output[0] for node in graph.network.model.graph.node}
+    return {layer.name: counts[by_operator[layer.node]] for layer in graph.layers}
 
-    def goal(self, rig: Rig, scores: Scores) -> float:
-        """Return what a goal in milliseconds is in MACs, for uniform widths.
 
-        Args:
-            rig: Predicts latencies, and knows the goal.
-            scores: Of the sets that can shrink; their values do not matter.
-        """
-        for share in np.linspace(1.0, 0.0, SHARES):
-            widths = uniform_widths(scores, float(share), rig.multiples)
-            if rig.predicted_speedup(widths) >= rig.goal:
-                break
-        return self.speedup(widths)
+def macs_shares(graph: ChannelGraph) -> dict[str, float]:
+    """Return each layer's share of all MACs, as `Context.latency_shares` has it of the latency."""
+    full = macs_by_layer(graph)
+    return {name: count / sum(full.values()) for name, count in full.items()}
+
+
+def _counting(profile: DeviceProfile, graph: ChannelGraph) -> DeviceProfile:
+    """Return a profile in which a layer takes one millisecond for each of its MACs."""
+    depthwise = {layer.name for layer in graph.layers if layer.groups > 1}  # a channel takes the same beside any others
+    costs = {name: {"out" if name in depthwise else "in*out": count} for name, count in macs_by_layer(graph).items()}
+    full = {layer.name: (layer.in_channels, layer.out_channels) for layer in profile.layers}
+    whole = MeasuredVariant(full, profile.end_to_end, {})
+    return replace(profile, in_context=InContext((whole,), costs, merged={}, error=0.0))

@@ -29,7 +29,7 @@ from compress.train.loop import Extras, Teacher, Training
 from compress.train.probe import SHARE, probe
 from device_profiles.errors import BudgetInfeasible, ToolkitError
 from tools.benchmarks.peers_arms import ARMS, ORIGINAL, TASKS, Arm, Original, Ours, Scratch, TorchPruning, Uniform
-from tools.benchmarks.peers_macs import MacsCost
+from tools.benchmarks.peers_macs import MacsRig, macs_shares
 from tools.benchmarks.peers_torch_pruning import Peer, torch_pruning
 from tools.benchmarks.study import Made, Row, Study, measured, recipe_for
 
@@ -193,8 +193,10 @@ class Arms:
         place = _place(name, goal)
         if place not in self._points:
             budget = self._budget(goal, place)
-            rig = self.start.rig(budget)
-            self._points[place] = Point(self.start, budget, rig, self._condensed(ARMS[name], budget, rig))
+            arm, rig = ARMS[name], self.start.rig(budget)
+            if arm.fitted == "MACs":
+                rig = MacsRig(rig.graph, rig.profiles, rig.needed, rig.seconds)
+            self._points[place] = Point(self.start, budget, rig, self._condensed(arm, budget, rig))
         if self._points[place].out_of_reach:
             raise BudgetInfeasible(self._points[place].out_of_reach)
         return self._points[place]
@@ -203,17 +205,15 @@ class Arms:
         """Let one of our methods shape and score the channels; see `compress.job.Job`."""
         start, study = self.start, self.study
         recipe = recipe_for(study.small, study.seed, study.steps, arm.method)
-        module, macs = copy.deepcopy(start.baseline.module), MacsCost(start.graph)
+        module = copy.deepcopy(start.baseline.module)
         context = start.context(module, rig, recipe.condense or recipe.finetune)
         if arm.penalised == "MACs":
-            context = replace(context, latency_shares=macs.shares())
-        if arm.saved == "MACs":
-            context = replace(context, goal=macs.goal(rig, start.norms), speedup=macs.speedup)
+            context = replace(context, latency_shares=macs_shares(start.graph))
         settings = construct(find_callable(arm.method, METHODS, "method"), arm.settings, "method")
         method: Method = settings.prepare(context)
         phase = start.train(budget.step("condense"), module, recipe.condense, method.extras()).phase
         method.finish_()
-        return Condensed(module, phase, method.scores(), method.keep())
+        return Condensed(module, phase, method.scores(), method.keep(), arm.selection or settings.selection)
 
 
 def _place(name: str, goal: float | None) -> str:
