@@ -237,17 +237,18 @@ class Point:
         return self._finetune("finetune", self.just_pruned, self.recipe.finetune)
 
     @cached_property
-    def retrained(self) -> Trained:
-        """Train the found widths from new weights, for as many steps as the pruned network has behind it.
-
-        The weights are those of the kept channels in a new network of full width, less the blocks that went.
-        """
+    def anew(self) -> nn.Module:
+        """What was found with new weights: those of the kept channels in a new network of full width."""
         fresh = self.start.fresh(self.recipe.seed + 1)  # with the baseline's own first weights it was no new start
         place_stubs_(fresh, blank_stubs(self.remainder.module))
         place_alike_(fresh, self.remainder.module)
-        module = prune_module(fresh, self.remainder.graph, self.cut.keep, prove=False)
+        return prune_module(fresh, self.remainder.graph, self.cut.keep, prove=False)
+
+    @cached_property
+    def retrained(self) -> Trained:
+        """Train what was found from new weights, for as many steps as the pruned network has behind it."""
         return self.start.train(
-            self.budget.step("retrain"), module, self.recipe.full_training, Extras(teacher=self._teacher())
+            self.budget.step("retrain"), self.anew, self.recipe.full_training, Extras(teacher=self._teacher())
         )
 
     @cached_property

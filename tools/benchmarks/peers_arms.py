@@ -8,7 +8,7 @@ tells which part of it does the work.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from compress.select import Selection
@@ -139,10 +139,15 @@ class Trial:
     untouchable: tuple[str, ...] = ()
 
 
+def _without_blocks(small: Small) -> Small:
+    """Let our methods remove whole residual branches, without which these two reach no high speedup."""
+    return replace(small, changes={**small.changes, "blocks": True})
+
+
 TASKS = {
     "paired": Trial(SMALL["paired"]),
     "super-resolution": Trial(SMALL["super-resolution"], untouchable=("upsample.0.conv",)),  # it knows no pixel shuffle
     "denoising": Trial(SMALL["denoising"]),
-    "resnet": Trial(SMALL["classification"]),
-    "mobilenet": Trial(SMALL["mobilenet"]),
+    "resnet": Trial(_without_blocks(SMALL["classification"])),
+    "mobilenet": Trial(_without_blocks(SMALL["mobilenet"])),
 }

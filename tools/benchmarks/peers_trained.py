@@ -165,8 +165,11 @@ class Arms:
             case Uniform():
                 cut = self._uniform_cut(goal)
                 return Made(prune_module(start.baseline.module, start.graph, cut.keep), {"cut_speedup": cut.speedup})
-            case Scratch(widths):
-                cut = self._uniform_cut(goal) if isinstance(ARMS[widths], Uniform) else self._point(widths, goal).cut
+            case Scratch(widths) if not isinstance(ARMS[widths], Uniform):
+                point = self._point(widths, goal)
+                return Made(copy.deepcopy(point.anew), {"cut_speedup": point.cut.speedup})
+            case Scratch():
+                cut = self._uniform_cut(goal)
                 fresh = start.fresh(self.study.seed + 1)  # the baseline's own first weights would be no new start
                 module = prune_module(fresh, start.graph, cut.keep, prove=False)
                 return Made(module, {"cut_speedup": cut.speedup})
