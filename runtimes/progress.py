@@ -18,7 +18,7 @@ def progress_bar(steps: Iterable[Any] | float, description: str, unit: str = "it
         unit: What is counted.
     """
     interactive = sys.stderr.isatty()
-    return tqdm(
+    return _Bar(
         None if isinstance(steps, int | float) else steps,
         total=steps if isinstance(steps, int | float) else None,
         desc=description,
@@ -31,3 +31,15 @@ def progress_bar(steps: Iterable[Any] | float, description: str, unit: str = "it
         ascii=not interactive,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]",
     )
+
+
+class _Bar(tqdm):
+    """A bar whose end moves along where there is more to do than was said; tqdm would forget the end there."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar is written from."""
+        found = super().format_dict
+        if found["total"] is not None:
+            found["total"] = max(found["total"], found["n"])
+        return found

@@ -23,3 +23,11 @@ def test_a_file_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in progress_bar(range(10_000), "count"):
         pass
     assert capsys.readouterr().err.count("count:") == 2
+
+
+def test_more_steps_than_were_said_move_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(6, "cut", "cuts measured") as bar:
+        for _ in range(7):
+            bar.update()
+    assert "100%" in capsys.readouterr().err.rpartition("\r")[2]
+    assert bar.n == 7
