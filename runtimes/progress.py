@@ -33,13 +33,13 @@ def progress_bar(steps: Iterable[Any] | float, description: str, unit: str = "it
     )
 
 
-class _Bar(tqdm):
+class _Bar(tqdm):  # type: ignore[misc]  # it has no types
     """A bar whose end moves along where there is more to do than was said; tqdm would forget the end there."""
 
     @property
     def format_dict(self) -> dict[str, Any]:
         """What the bar is written from."""
-        found = super().format_dict
+        found: dict[str, Any] = super().format_dict
         if found["total"] is not None:
             found["total"] = max(found["total"], found["n"])
         return found
