@@ -67,7 +67,7 @@ def build(factory: Callable[..., Any], arguments: Mapping[str, Any], section: st
 
 
 def construct(settings: Callable[..., Any], arguments: Mapping[str, Any], section: str) -> Any:
-    """Call a settings class that checks itself.
+    """Call a settings class, most of which check themselves.
 
     Raises:
         BadInput: An argument is unknown, missing or out of range.
@@ -76,6 +76,9 @@ def construct(settings: Callable[..., Any], arguments: Mapping[str, Any], sectio
         return settings(**arguments)
     except ValidationError as error:
         raise BadInput(first_problem(error, section, list(inspect.signature(settings).parameters))) from error
+    except TypeError:
+        check_arguments(settings, arguments, section)
+        raise
 
 
 def first_problem(error: ValidationError, section: str, allowed: typing.Sequence[str]) -> str:

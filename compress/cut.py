@@ -1,4 +1,4 @@
-"""Where to cut: as the method itself chose, and where that is not fast enough, at a threshold that meets the goal."""
+"""Where to cut: as the method itself chose, and where that is not fast enough, deeper until the goal is measured."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Rig:
         for one in self.graph.prunable:
             ends = [(name, "out") for name in one.producers] + [(name, "in") for name in one.consumers]
             step = max(p.step(layers[name].op, axis) for p in self.profiles.values() for name, axis in ends)
-            found[one.name] = max(LEAST_MULTIPLE, min(step, one.width // CHOICES))
+            found[one.name] = max(LEAST_MULTIPLE, min(step, one.width // CHOICES // LEAST_MULTIPLE * LEAST_MULTIPLE))
         return found
 
     def predict_ms(self, target: Target, widths: Mapping[str, int]) -> float:

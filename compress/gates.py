@@ -35,7 +35,7 @@ def gate_scores(
     """Return the mean over single samples of a measure of each gate's gradient: its magnitude, its square.
 
     Raises:
-        BadInput: A normalisation has no scale, and so no gradient that tells of a gate.
+        BadInput: A normalisation has no scale, and so no gradient that tells of a gate; or all gradients are zero.
     """
     return {name: measure(rows).mean(0) for name, rows in gate_gradients(graph, module, task, samples).items()}
 
@@ -46,7 +46,7 @@ def gate_gradients(
     """Return dL/dz of every channel of every prunable set, for single training samples in eval mode.
 
     Raises:
-        BadInput: A normalisation has no scale, and so no gradient that tells of a gate.
+        BadInput: A normalisation has no scale, and so no gradient that tells of a gate; or all gradients are zero.
     """
     made_by = {name: _gated(name, makers) for name, makers in makers_of(graph).items()}
     tensors = named_tensors(module)
@@ -66,6 +66,11 @@ def gate_gradients(
             gates = sum(_gate(each, products, tensors) for each in makers)
             found[name].append(gates.cpu().numpy())
     module.train(was_training)
+    if not any(row.any() for rows in found.values() for row in rows):
+        raise BadInput(
+            f"the loss has no gradient on any of {samples} training samples, which says nothing of any channel; score "
+            "by their weights, such as by l2"
+        )
     return {name: np.stack(rows) for name, rows in found.items()}
 
 

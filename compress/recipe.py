@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import tomllib
 from dataclasses import replace
+from inspect import get_annotations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -296,6 +297,16 @@ def read_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:
 def _with_checked_arguments(recipe: Recipe) -> Recipe:
     """Import what the recipe names and check its arguments, without building any of it."""
     settings = recipe.settings()
+    if missing := [member for member in get_annotations(Settings) if not hasattr(settings, member)]:
+        raise BadInput(
+            f"method (={recipe.method.name!r}) does not say its {', '.join(missing)}; give it the members of "
+            "compress.methods.base.Settings"
+        )
+    if settings.selection not in get_args(Selection):
+        raise BadInput(
+            f"method (={recipe.method.name!r}) has selection={settings.selection!r}; allowed: "
+            f"{', '.join(get_args(Selection))}"
+        )
     if recipe.blocks and isinstance(settings, Replacing):
         raise BadInput(
             f"blocks (=true) go by what was measured of the network as it is, and method (={recipe.method.name!r}) "

@@ -18,6 +18,7 @@ from device_profiles.errors import BadInput
 from device_profiles.store import write_whole
 
 CONFIG = "config.json"
+RECIPE = "recipe"  # an entry of every run's configuration
 WORK = "work"  # checkpoints and intermediate results, of no interest once the run is done
 
 
@@ -106,7 +107,7 @@ class RunFolder:
 
 def _may_be(found: Set[str] | None, wanted: Set[str]) -> bool:
     """Whether a configuration is a run's, by its entries' names: some runs have one entry more than others."""
-    return found is not None and (found <= wanted or found >= wanted)
+    return found is not None and found >= wanted & {RECIPE} and (found <= wanted or found >= wanted)
 
 
 def _keys(config: Path) -> Set[str] | None:

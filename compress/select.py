@@ -19,6 +19,7 @@ LEAST_MULTIPLE = 4
 TOLERANCE = 0.02  # a measured speedup this close to the goal is on it
 MEASUREMENTS = 6
 HALVINGS = 30
+STEEPEST = 4.0  # how much faster predictions may rise than what is measured, both in logarithms
 
 Selection = Literal["threshold", "solver"]  # see `compress.cut.cut_scores`
 
@@ -124,36 +125,43 @@ def steer_to_goal(
         seen.append(Steered(keep, setting, same.speedup if same else measure(keep), measurements))
         return seen[-1]
 
-    slow, fast = try_at(0.0), None
+    slower, slow, fast = None, try_at(0.0), None
     if slow.speedup >= 1:
         return slow
-    for _ in range(MEASUREMENTS - 1):
-        aim = _prediction_at_goal(predict, slow, fast)
-        setting = _first(lambda x, aim=aim: predict(keep_at(x)) >= aim, slow.setting, fast.setting if fast else 1.0)
-        tried = try_at(setting)
+    for left in range(MEASUREMENTS - 1, 0, -1):
+        if fast is None and left == 2:  # nothing was fast enough yet: with the fastest there is a way back
+            tried = try_at(1.0)
+            if tried.speedup < 1:
+                raise BudgetInfeasible(
+                    f"the asked-for speedup is out of reach: every width at its floor is measured {tried.speedup:.2f} "
+                    "times as fast as it should be; ask for less, or start from a wider network"
+                )
+        else:
+            aim = _prediction_at_goal(predict, slower, slow, fast)
+            high = fast.setting if fast else 1.0
+            tried = try_at(_first(lambda x, aim=aim: predict(keep_at(x)) >= aim, slow.setting, high))
         if 1 <= tried.speedup <= 1 + 2 * TOLERANCE:
             return tried
-        slow, fast = (slow, tried) if tried.speedup > 1 else (tried, fast)
+        slower, slow, fast = (slower, slow, tried) if tried.speedup > 1 else (slow, tried, fast)
     fast_enough = [each for each in seen if each.speedup >= 1]
-    if fast_enough:
-        return replace(min(fast_enough, key=lambda each: each.speedup), measurements=seen[-1].measurements)
-    fastest = try_at(1.0)
-    if fastest.speedup < 1:
-        raise BudgetInfeasible(
-            f"the asked-for speedup is out of reach: every width at its floor is measured {fastest.speedup:.2f} times "
-            "as fast as it should be; ask for less, or start from a wider network"
-        )
-    return fastest
+    return replace(min(fast_enough, key=lambda each: each.speedup), measurements=seen[-1].measurements)
 
 
-def _prediction_at_goal(predict: Callable[[Keep], float], slow: Steered, fast: Steered | None) -> float:
-    """Say what is predicted where the goal will be measured, from what was measured below and above it."""
-    wanted, below = math.log1p(TOLERANCE), math.log(slow.speedup)
-    predicted = math.log(predict(slow.keep))
+def _prediction_at_goal(
+    predict: Callable[[Keep], float], slower: Steered | None, slow: Steered, fast: Steered | None
+) -> float:
+    """Say what is predicted where the goal will be measured.
+
+    Between what was measured below and above it, on a line in logarithms; with nothing above it, on the line through
+    the last two below it; and with one below it only, as if predictions were right but for a factor.
+    """
+    predicted, measured = math.log(predict(slow.keep)), math.log(slow.speedup)
+    other, slope = fast or slower, 1.0
+    if other is not None and other.speedup != slow.speedup:
+        slope = (math.log(predict(other.keep)) - predicted) / (math.log(other.speedup) - measured)
     if fast is None:
-        return math.exp(predicted + wanted - below)
-    above = math.log(fast.speedup)
-    return math.exp(predicted + (math.log(predict(fast.keep)) - predicted) * (wanted - below) / (above - below))
+        slope = min(max(slope, 1.0), STEEPEST)
+    return math.exp(predicted + slope * (math.log1p(TOLERANCE) - measured))
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float) -> float:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from device_profiles.errors import BadInput, BudgetInfeasible
 from device_profiles.profile import DeviceProfile, LayerProfile
 from device_profiles.target import Target
 from tests.compress.graph.patterns import graph_of
-from tests.device_profiles.example import flat, profile
+from tests.device_profiles.example import flat, probe, profile
 
 FAST, SLOW = Target("onnxruntime", "cpu"), Target("openvino", "cpu")
 WHOLE_MS = {FAST: 12.0, SLOW: 30.0}
@@ -203,3 +204,16 @@ def test_the_solver_leaves_a_methods_own_choice_alone_where_it_is_fast_enough_an
 def test_the_solver_too_names_the_fastest_latency_of_every_target() -> None:
     with pytest.raises(BudgetInfeasible, match=r"onnxruntime-cpu \S+ ms of \S+ ms asked for, openvino-cpu"):
         cut_scores(SCORES, None, rig({FAST: 20.0, SLOW: 1.5}, fixed=1.0), "solver")
+
+
+@pytest.mark.parametrize(("width", "multiple"), [(96, 16), (48, 12), (40, 8), (24, 4), (8, 4)])
+def test_a_narrow_sets_multiples_are_finer_and_never_off_the_fast_path(width: int, multiple: int) -> None:
+    conv = LayerProfile("conv", "Conv", 4, width, {(4, width): flat(1.0)})
+    stepped = probe("conv", "Conv", lambda width: -(-width // 16))
+    graph = SimpleNamespace(
+        layers=[SimpleNamespace(name="conv", op="Conv")],
+        prunable=[SimpleNamespace(name="conv", producers=("conv",), consumers=(), width=width)],
+    )
+    found = Rig.__new__(Rig)
+    found.graph, found.profiles = graph, {FAST: profile(target=FAST, layers=(conv,), probes=(stepped,))}
+    assert found.multiples == {"conv": multiple}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress import pipeline, point
+from compress.cut import Cut
 from compress.methods.plain import Scored
 from compress.model_folder import load_folder, read_record
 from compress.point import Condensed, Point
@@ -215,3 +216,16 @@ def test_where_no_block_goes_channels_are_cut_from_the_condensed_network(tmp_pat
     assert rest.chosen is condensed.chosen
     assert rest.norms is start.norms
     assert (found.blocks, found.refused) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("methods", "recipes", "used"), [("solver", None, "solver"), ("solver", "threshold", "threshold")]
+)
+def test_scores_are_cut_as_suits_them_unless_the_recipe_says_how(tmp_path, monkeypatch, methods, recipes, used):
+    recipe = SimpleNamespace(selection=recipes, blocks=False)
+    folder = RunFolder(tmp_path / "run", {})
+    start = SimpleNamespace(recipe=recipe, once=folder.once)
+    found = Point(start, SimpleNamespace(place="", step=str), None, Condensed(None, None, {}, None, methods))
+    found.__dict__["remainder"] = SimpleNamespace(scores={}, chosen=None, rig=None)
+    monkeypatch.setattr(point, "cut_scores", lambda *arguments: Cut({}, {}, None, 2.0, arguments.index(used)))
+    assert found.cut.measurements == 3

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -139,3 +140,36 @@ def test_widths_are_trained_anew_for_all_steps_and_minutes_together():
     timed = {name: replace(getattr(recipe, name), minutes=2.0) for name in ("baseline", "condense", "finetune")}
     assert recipe.model_copy(update=timed).full_training.minutes == 6.0
     assert recipe.model_copy(update={"baseline": timed["baseline"]}).full_training.minutes is None
+
+
+@dataclass
+class Silent:
+    """A method that does not say how its scores are cut."""
+
+    title: ClassVar[str] = "Silent"
+    source: ClassVar[str] = "made up"
+    score: ClassVar[str] = "made up"
+    trains: ClassVar[bool] = False
+
+
+class Wrong(Silent):
+    selection: ClassVar[str] = "Solver"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Silent", r"does not say its selection; give it the members of compress\.methods\.base\.Settings"),
+        ("Wrong", r"has selection='Solver'; allowed: threshold, solver"),
+    ],
+)
+def test_a_method_of_ones_own_says_what_a_run_needs_to_know(tmp_path, name, message):
+    path = changed(tmp_path, 'name = "decig"\nranking = "linear"', f'name = "tests.compress.test_recipe:{name}"')
+    with pytest.raises(BadInput, match=message):
+        read_recipe(path)
+
+
+def test_a_setting_that_a_method_of_ones_own_does_not_have_is_refused(tmp_path):
+    path = changed(tmp_path, 'name = "decig"', 'name = "tests.compress.test_recipe:Silent"')
+    with pytest.raises(BadInput, match=r"unknown key 'method\.ranking'; allowed here: "):
+        read_recipe(path)

@@ -46,7 +46,7 @@ def test_a_run_that_left_nothing_gives_way_to_a_corrected_one(tmp_path):
     assert RunFolder(tmp_path / "run", {"data": "right"}).seconds() == {}
 
 
-@pytest.mark.parametrize("content", ['{"architectures": ["BertModel"]}', "[1]", "not JSON"])
+@pytest.mark.parametrize("content", ['{"architectures": ["BertModel"]}', '{"version": "1.0"}', "{}", "[1]", "not JSON"])
 def test_another_programs_configuration_makes_no_runs_folder(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     (tmp_path / "model.safetensors").write_text("...")

@@ -51,7 +51,7 @@ def test_steering_leaves_the_knob_alone_when_the_goal_is_met_already():
     assert steered.measurements == 1
 
 
-@pytest.mark.parametrize("bias", [0.6, 1.0, 1.7])
+@pytest.mark.parametrize("bias", [0.6, 1.0, 1.7, 2.0, 3.0])
 def test_steering_reaches_the_goal_although_the_prediction_is_off(bias):
     goal = 3.0
     measured = []

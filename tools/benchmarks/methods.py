@@ -165,11 +165,7 @@ class Networks:
 
     def _scratch(self, name: str) -> nn.Module:
         """Train the widths of another network from new weights, for the steps of the baseline and of the budget."""
-        from compress.surgery import prune_module
-
-        start = self.study.start
-        fresh = start.fresh(self.study.seed)
-        module = prune_module(fresh, start.graph, self.job(SCRATCH[name]).point.cut.keep, prove=False)
+        module = copy.deepcopy(self.job(SCRATCH[name]).point.anew)
         training = self.job(name).recipe.baseline
         return self.study.train_(name, module, replace(training, steps=training.steps + self.study.steps))
 

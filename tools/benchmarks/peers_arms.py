@@ -122,7 +122,7 @@ QUESTIONS = {  # which of two arms is better, at equal latency
     "l(i) in DECIG's penalty, against shares of the MACs": ("decig", "decig-macs"),
     "l(i) in DECIG's penalty, against none": ("decig", "decig-plain"),
     "the budget in ms, against MACs": ("fisher", "fisher-macs"),
-    "the solver, against a threshold": ("fisher", "fisher-threshold"),
+    "the solver for channels, against a threshold": ("fisher", "fisher-threshold"),
 }
 
 

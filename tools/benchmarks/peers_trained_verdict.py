@@ -80,7 +80,7 @@ def _said(comparisons: Sequence[Comparison | None]) -> tuple[str, bool]:
     goal = "reached" if ratio >= FACTOR else f"missed by a factor of {FACTOR / ratio:.2f}"
     spread = f"{low:.2f} to {high:.2f}, n={len(found)}"
     text = f"{ratio:.2f} times as fast as the best of the others at equal quality ({spread}; {ours} against {other})"
-    return f"{text}: {goal}", ratio >= FACTOR
+    return f"{text}: {goal}", ratio >= FACTOR and len(found) == len(comparisons)
 
 
 def _answered(entries: Entries, question: str, arms: tuple[str, str]) -> list[str]:

@@ -78,6 +78,7 @@ def recipe_for(small: Small, seed: int, steps: int, method: str = "l1") -> Recip
         "condense": finetune | {"steps": own, "schedule": "flat"} if own else None,
         "finetune": finetune,
         "goals": {},
+        "blocks": small.changes.get("blocks", False),  # uniform widths keep all of them
     }
     return Recipe.model_validate(content)
 

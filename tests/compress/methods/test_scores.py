@@ -142,6 +142,14 @@ def test_gate_gradients_of_normalised_layers_are_those_of_a_real_gate(digits, af
         np.testing.assert_allclose(found[name], rows, rtol=1e-3, atol=1e-5 * np.abs(rows).max())
 
 
+def test_a_loss_without_gradients_is_said_to_say_nothing(digits, monkeypatch):
+    monkeypatch.setattr(digits.task, "loss", lambda outputs, targets: 0.0 * outputs.sum())
+    with pytest.raises(
+        BadInput, match=r"no gradient on any of 2 training samples.*score by their weights, such as by l2"
+    ):
+        gate_gradients(digits.graph, digits.module, digits.task, 2)
+
+
 def test_gate_gradients_of_layers_without_a_norm_are_those_of_a_real_gate(mixed):
     module = mixed.module
     hooked = {
