@@ -40,7 +40,9 @@ class BlockChoice:
     ms: Mapping[Target, float]
 
 
-def choose_blocks(rig: Rig, scores: Scores, own: Mapping[str, int], stay: Collection[str]) -> BlockChoice:
+def choose_blocks(
+    rig: Rig, scores: Scores, own: Mapping[str, int], stay: Collection[str], harder: float = 1.0
+) -> BlockChoice:
     """Propose blocks to remove so that the network is predicted to reach its goal with the least score lost.
 
     The block that has the least score for what it saves is tried: the widths of what remains are solved for without
@@ -53,8 +55,9 @@ def choose_blocks(rig: Rig, scores: Scores, own: Mapping[str, int], stay: Collec
         scores: One score per channel, by set, comparable between sets.
         own: How many channels the method itself chose, by set; what it cut is not lost again.
         stay: Names of blocks that may not go.
+        harder: How many times the goal is asked for, where predictions are known to be too fast.
     """
-    search = _Search(rig, scores, own, stay)
+    search = _Search(rig, scores, own, stay, harder)
     chosen: tuple[Block, ...] = ()
     state = search.solved(chosen)
     while state.lost > 0:
@@ -141,11 +144,11 @@ class _State:
 class _Search:
     """What stays the same from one block to the next."""
 
-    def __init__(self, rig: Rig, scores: Scores, own: Mapping[str, int], stay: Collection[str]) -> None:
+    def __init__(self, rig: Rig, scores: Scores, own: Mapping[str, int], stay: Collection[str], harder: float) -> None:
         self.rig = rig
         self.scores = scores
         self.own = own
-        self.budget_ms = rig.budget_ms(rig.goal)
+        self.budget_ms = rig.budget_ms(rig.goal * harder)
         self.blocks = [
             one for one in blocks(rig.graph) if one.name not in stay and all(name in scores for name in one.decisive)
         ]

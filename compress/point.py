@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from torch import nn
 
+from compress.balanced import keep_counts
 from compress.block_choice import carried_keep, carried_scores, choose_blocks
 from compress.blocks import refused_blocks, remove_module_blocks
 from compress.budget import Budget
 from compress.cut import Cut, Rig, cut_at_random, cut_scores, cut_uniform, widths_of
 from compress.gathered import place_alike_
+from compress.graph.analyse import analyse
 from compress.graph.block_surgery import remove_blocks
 from compress.graph.blocks import Block, chosen_blocks
 from compress.graph.channels import ChannelGraph, Keep
@@ -24,16 +28,19 @@ from compress.replaced import Replaced
 from compress.report.gates import GatedBlock
 from compress.report.results import Phase, PruningError
 from compress.scores import Scores
-from compress.select import Selection
+from compress.select import TOLERANCE, Selection
+from compress.solve import fastest
 from compress.start import Start, Trained
 from compress.stubs import blank_stubs, place_stubs_
 from compress.surgery import prune_module
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Teacher, Training
+from compress.width_problem import width_problem
 from device_profiles.errors import BudgetInfeasible
 from runtimes.progress import progress_bar
 
 RANDOM_CUTS = 3
+PLENTY = 1.5  # times the goal: what is predicted to be that fast is measured to be fast enough
 
 
 @dataclass(frozen=True)
@@ -128,14 +135,29 @@ class Point:
         return self._once("choose blocks", self._choose)
 
     def _choose(self) -> dict[str, Any]:
-        """Choose blocks, anew as long as one of them turns out not to be removable."""
-        found, refused = self.condensed, dict[str, str]()
+        """Choose blocks, anew as long as one of them cannot go, or what is left is measured not to get fast enough."""
+        found, refused, harder, before = self.condensed, dict[str, str](), 1.0, None
         while True:
-            names = choose_blocks(self.rig, found.scores, widths_of(found.chosen or {}), refused).names
-            stay = refused_blocks(found.module, self.graph, names)
-            refused |= stay
-            if not stay:
+            names = choose_blocks(self.rig, found.scores, widths_of(found.chosen or {}), refused, harder).names
+            if stay := refused_blocks(found.module, self.graph, names):
+                refused |= stay
+                continue
+            reached = math.inf if names == before else self._fastest_without(names)
+            if reached >= self.rig.goal:
                 return {"blocks": names, "refused": refused}
+            harder, before = harder * (1 + TOLERANCE) * self.rig.goal / reached, names
+
+    def _fastest_without(self, names: Sequence[str]) -> float:
+        """Measure the speedup without blocks and with every other width at its floor, unless that is plenty."""
+        scores, rest, rig = self.condensed.scores, self.graph, self.rig
+        if names:
+            rest = analyse(remove_blocks(self.graph, names))
+            scores, rig = carried_scores(scores, self.graph, rest), self.rig.without_blocks(rest)
+        problem = width_problem(rest, scores, rig.profiles, rig.multiples, {})
+        widths = fastest(problem, rig.budget_ms(rig.goal)).widths
+        if rig.predicted_speedup(widths) >= PLENTY * rig.goal:
+            return math.inf
+        return rig.measured_speedup(keep_counts(rest, scores, widths))
 
     @cached_property
     def remainder(self) -> Remainder:
@@ -157,7 +179,7 @@ class Point:
 
     @cached_property
     def cut(self) -> Cut:
-        """Cut as the method chose, or where that does not suffice, at the threshold that meets the budget."""
+        """Cut as the method chose, or where that does not suffice, by the scores until the budget is met."""
         return Cut.from_json(self._found)
 
     @property

@@ -68,7 +68,7 @@ class Method(Protocol):
     def keep(self) -> Keep | None:
         """Return the method's own choice, where it makes one: what a hinge, a gate or a selection left.
 
-        Taken where it is as fast as asked for; otherwise the scores are cut at a threshold that is.
+        Taken where it is as fast as asked for; otherwise the scores are cut, as `Settings.selection` says.
         """
 
 

@@ -62,7 +62,7 @@ class Scored:
         return self.score()
 
     def keep(self) -> None:
-        """Choose nothing: the scores are cut at a threshold."""
+        """Choose nothing: the scores decide."""
 
 
 @dataclass(frozen=True, config=STRICT)
