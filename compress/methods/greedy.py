@@ -5,8 +5,8 @@ divide it by the operations that a channel costs; here a block of channels costs
 the network gains without it, which depends on the widths that its neighbours have by then. And the network is scored
 again after every small cut, with its statistics recalibrated: how much a channel matters changes with what is left.
 
-The same scores, taken once and fitted into the budget by the solver (`fisher`), ended ahead of this on all four tasks of
-tools/benchmarks/methods.json. It is here to compare with.
+The same scores, taken once and fitted into the budget by the solver (`fisher`), ended ahead of this on all four tasks
+of tools/benchmarks/methods.json. It is here to compare with.
 """
 
 from __future__ import annotations
