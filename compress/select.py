@@ -131,6 +131,9 @@ def steer_to_goal(
     for left in range(MEASUREMENTS - 1, 0, -1):
         if fast is None and left == 2:  # nothing was fast enough yet: with the fastest there is a way back
             tried = try_at(1.0)
+            if tried.speedup < 1:  # once more: one disturbed measurement is no reason to give up
+                tried = replace(tried, speedup=measure(tried.keep), measurements=tried.measurements + 1)
+                seen.append(tried)
             if tried.speedup < 1:
                 raise BudgetInfeasible(
                     f"the asked-for speedup is out of reach: every width at its floor is measured {tried.speedup:.2f} "
