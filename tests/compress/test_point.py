@@ -138,7 +138,7 @@ def test_a_block_that_the_code_does_not_let_go_stays_and_the_choice_is_made_anew
     assert list(shallower.results.refused_blocks) == ["3"]
     assert "its code computes with them in a way of its own" in shallower.results.refused_blocks["3"]
     assert shallower.results.pruned.widths["3.conv1"] > 0
-    assert shallower.chosen == 2
+    assert shallower.chosen >= 2  # anew without the refused one; more often where what is left is measured too slow
 
 
 def test_blocks_are_not_chosen_again_when_a_run_goes_on(shallower):
