@@ -103,23 +103,35 @@ class Uneven:
 
 @pytest.fixture(scope="module")
 def shallower(tmp_path_factory):
-    """A run that was stopped before its fine-tuning, then finished; for which goals blocks were chosen."""
+    """A run that was stopped before its fine-tuning, then finished.
+
+    `chosen` has the goals that blocks were chosen for and `short` those that were then measured out of reach, each
+    before and after the stop.
+    """
     folder = tmp_path_factory.mktemp("point")
     (folder / "recipe.toml").write_text(RECIPE)
     chosen: list[float] = []
-    choose = point.choose_blocks
+    short: list[float] = []
+    choose, fastest_without = point.choose_blocks, Point._fastest_without
 
     def counting(*arguments):
         chosen.append(arguments[0].goal)
         return choose(*arguments)
 
+    def noting(self, names):
+        reached = fastest_without(self, names)
+        short.extend([self.rig.goal] * (reached < self.rig.goal))
+        return reached
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(point, "choose_blocks", counting)
+        patched.setattr(Point, "_fastest_without", noting)
         stop_before_finetuning(folder)
         before = json.loads((folder / "run" / "work" / "choose blocks.json").read_text())
-        own = len(chosen)
+        own = len(chosen), len(short)
         results = pipeline.compress(folder / "recipe.toml", folder / "run").results
-    return SimpleNamespace(folder=folder / "run", results=results, before=before, chosen=own, again=chosen[own:])
+    halves = [(goals[:at], goals[at:]) for goals, at in zip((chosen, short), own, strict=True)]
+    return SimpleNamespace(folder=folder / "run", results=results, before=before, chosen=halves[0], short=halves[1])
 
 
 def test_the_block_that_scores_next_to_nothing_goes_and_the_rest_meets_the_goal(shallower):
@@ -138,11 +150,12 @@ def test_a_block_that_the_code_does_not_let_go_stays_and_the_choice_is_made_anew
     assert list(shallower.results.refused_blocks) == ["3"]
     assert "its code computes with them in a way of its own" in shallower.results.refused_blocks["3"]
     assert shallower.results.pruned.widths["3.conv1"] > 0
-    assert shallower.chosen >= 2  # anew without the refused one; more often where what is left is measured too slow
+    assert shallower.chosen[0] == [3.0] * (2 + len(shallower.short[0]))  # at first, without it, and where too slow
 
 
 def test_blocks_are_not_chosen_again_when_a_run_goes_on(shallower):
-    assert set(shallower.again) == {90}  # the sweep's budget
+    assert shallower.chosen[1] == [90] * 3  # the sweep's budget, as above
+    assert shallower.short == ([3.0] * len(shallower.short[0]), [90])
 
 
 def test_layers_that_went_have_no_width_and_their_whole_time_was_saved(shallower):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.cut import Rig
 from compress.export import export_module
 from compress.graph.analyse import analyse
 from compress.models.resnet import CifarResNet
@@ -19,7 +20,7 @@ from device_profiles.target import Target
 from tests.device_profiles.example import flat, profile
 from tools.benchmarks import peers
 from tools.benchmarks.peers_arms import TASKS, TorchPruning, Trial
-from tools.benchmarks.peers_macs import MacsRig, macs_by_layer, macs_shares
+from tools.benchmarks.peers_macs import macs_by_layer, macs_rig, macs_shares
 from tools.benchmarks.peers_torch_pruning import Peer, widths
 from tools.benchmarks.study import Small
 
@@ -120,7 +121,7 @@ def test_macs_are_counted_at_any_widths():
         for pair in [(one.in_channels, one.out_channels)]
     ]
     profiled = profile(target=target, layers=tuple(layers), end_to_end=flat(30.0), probes=())
-    rig = MacsRig(graph, {target: profiled}, {target: 2.0}, 0.1)
+    rig = macs_rig(Rig(graph, {target: profiled}, {target: 2.0}, 0.1))
     assert rig.predicted_speedup({}) == pytest.approx(1.0)
     one = next(one for one in graph.prunable if one.name == "layer1.0.conv1")
     fewer = (counts["layer1.0.conv1"] + counts["layer1.0.conv2"]) / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from compress.cut import Rig
@@ -10,30 +9,15 @@ from compress.graph.channels import ChannelGraph
 from compress.graph.count import macs_by_node
 from device_profiles.in_context import InContext, MeasuredVariant
 from device_profiles.profile import DeviceProfile
-from device_profiles.target import Target
 
 
-class MacsRig(Rig):
-    """Fits MACs into the budget, and measures milliseconds.
+def macs_rig(rig: Rig) -> Rig:
+    """Return what fits MACs into a rig's budget, and measures milliseconds.
 
     What widths are multiples of is still what the device likes.
-
-    Args:
-        graph: The channel graph of the network that channels are cut from.
-        profiles: The device profile of the network by target.
-        needed: The speedup that each target asks for.
-        seconds: How long to measure on each target, each time.
     """
-
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        profiles: Mapping[Target, DeviceProfile],
-        needed: Mapping[Target, float],
-        seconds: float,
-    ) -> None:
-        counted = {target: _counting(profile, graph) for target, profile in profiles.items()}
-        super().__init__(graph, counted, needed, seconds)
+    counted = {target: _counting(profile, rig.graph) for target, profile in rig.profiles.items()}
+    return Rig(rig.graph, counted, rig.needed, rig.seconds)
 
 
 def macs_by_layer(graph: ChannelGraph) -> dict[str, int]:

@@ -29,7 +29,7 @@ from compress.train.loop import Extras, Teacher, Training
 from compress.train.probe import SHARE, probe
 from device_profiles.errors import BudgetInfeasible, ToolkitError
 from tools.benchmarks.peers_arms import ARMS, ORIGINAL, TASKS, Arm, Original, Ours, Scratch, TorchPruning, Uniform
-from tools.benchmarks.peers_macs import MacsRig, macs_shares
+from tools.benchmarks.peers_macs import macs_rig, macs_shares
 from tools.benchmarks.peers_torch_pruning import Peer, torch_pruning
 from tools.benchmarks.study import Made, Row, Study, measured, recipe_for
 
@@ -198,7 +198,7 @@ class Arms:
             budget = self._budget(goal, place)
             arm, rig = ARMS[name], self.start.rig(budget)
             if arm.fitted == "MACs":
-                rig = MacsRig(rig.graph, rig.profiles, rig.needed, rig.seconds)
+                rig = macs_rig(rig)
             self._points[place] = Point(self.start, budget, rig, self._condensed(arm, budget, rig))
         if self._points[place].out_of_reach:
             raise BudgetInfeasible(self._points[place].out_of_reach)
