@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from compress.scores import Scores
 from compress.select import (
     LEAST_MULTIPLE,
     MEASUREMENTS,
+    TOLERANCE,
     Selection,
     Steered,
     steer_to_goal,
@@ -37,6 +38,8 @@ from runtimes.progress import progress_bar
 
 CHOICES = 4  # widths that a set must be able to choose from
 BUDGETS = 256  # that the solver is asked for at most, from the network as it is to the fastest: 1 % apart at 10 times
+
+GIVEN_BACK = 3  # cuts that are measured at most where a threshold took too much
 
 
 class Rig:
@@ -238,7 +241,8 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
         chosen: The method's own choice, of which the counts are taken, and which channels from the scores; None, or
             sets that are missing, where it makes none.
         rig: Predicts and measures, and knows the goal.
-        selection: How to cut deeper. "threshold": below a common score. "solver": so that what is kept adds up to the
+        selection: How to cut deeper. "threshold": below a common score, and what that takes too much because runtimes
+            gain in steps is given back. "solver": so that what is kept adds up to the
             most that fits the predicted latency on every target, which scores that are only ranks, or over their mean
             in each layer, are no measure for: it takes most from the layers whose channels take longest, and those are
             the few that matter most.
@@ -259,6 +263,8 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
 
         steered = rig.steer(keep_at, "cut")
         threshold = threshold_at(steered.setting, scores)
+        if steered.speedup > 1 + 2 * TOLERANCE and math.isfinite(threshold):
+            steered = _given_back(steered, scores, widths_of(keep_at(0.0)), rig)
     return Cut(
         steered.keep,
         own,
@@ -266,6 +272,41 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
         steered.speedup * rig.goal,
         steered.measurements,
     )
+
+
+def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: Rig) -> Steered:
+    """Give back what a common threshold took beyond the goal, because in a runtime a set narrows in large steps.
+
+    Again and again the set whose strongest lost channel scores highest gets its next step back, of those that fit the
+    latency that is left. What is measured too slow then loses its last step again.
+
+    Args:
+        found: What the threshold kept.
+        scores: One score per channel of every prunable set.
+        widest: What each set may have at most.
+        rig: Predicts and measures, and knows the goal.
+    """
+    widths = widths_of(found.keep)
+    enough = rig.predicted_speedup(widths) / found.speedup * (1 + TOLERANCE)  # as if predictions erred by a factor
+    lost = {name: np.sort(values)[::-1] for name, values in scores.items()}
+    stages: list[dict[str, int]] = []
+    while True:
+        wider = {
+            name: widths | {name: min(widest[name], width + rig.multiples[name])}
+            for name, width in widths.items()
+            if width < widest[name]
+        }
+        fitting = [name for name, each in wider.items() if rig.predicted_speedup(each) >= enough]
+        if not fitting:
+            break
+        widths = wider[max(fitting, key=lambda name: lost[name][widths[name]])]
+        stages.append(widths)
+    for tries, stage in enumerate(reversed(stages[-GIVEN_BACK:]), 1):
+        keep = keep_counts(rig.graph, scores, stage)
+        speedup = rig.measured_speedup(keep) / rig.goal
+        if speedup >= 1:
+            return Steered(keep, found.setting, speedup, found.measurements + tries)
+    return replace(found, measurements=found.measurements + len(stages[-GIVEN_BACK:]))
 
 
 def _solved(scores: Scores, own: Mapping[str, int], rig: Rig) -> Callable[[float], Keep]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -77,5 +76,4 @@ class LayerResult:
             return "nothing"
         if self.hinge is None or self.hinge > self.width_after:
             return "solver" if self.threshold is None else "threshold"
-        weakest_above_hinge = self.curve_after[self.hinge - 1] if self.curve_after else math.inf
-        return "threshold" if self.threshold is not None and weakest_above_hinge <= self.threshold else "hinge"
+        return "hinge"
