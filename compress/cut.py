@@ -39,6 +39,8 @@ from runtimes.progress import progress_bar
 CHOICES = 4  # widths that a set must be able to choose from
 BUDGETS = 256  # that the solver is asked for at most, from the network as it is to the fastest: 1 % apart at 10 times
 
+PLENTY = 1.5  # times the goal: what is predicted to be that fast is measured to be fast enough
+DOUBT = 0.9  # times the goal: what is measured to be that fast may still be cut to be fast enough
 GIVEN_BACK = 3  # cuts that are measured at most where a threshold took too much
 
 
@@ -144,6 +146,28 @@ class Rig:
     def _measure(self, keep: Keep) -> dict[Target, float]:
         pruned = deployable(remove_channels(self.graph, keep))
         return {target: self._speedup_on(target, pruned) for target in self.profiles}
+
+    def fastest(self, scores: Scores) -> Keep:
+        """Return each set's strongest channels at the widths that are predicted to be fastest."""
+        problem = width_problem(self.graph, scores, self.profiles, self.multiples, {})
+        return keep_counts(self.graph, scores, fastest(problem, self.budget_ms(self.goal)).widths)
+
+    def reach(self, scores: Scores) -> float:
+        """Measure the speedup of the fastest widths; infinity where predictions leave no doubt that it is enough."""
+        keep = self.fastest(scores)
+        if self.predicted_speedup(widths_of(keep)) >= PLENTY * self.goal:
+            return math.inf
+        return self.measured_speedup(keep)
+
+    def out_of_reach(self, scores: Scores) -> str:
+        """Say why no widths are fast enough; empty where some are, or may be.
+
+        Args:
+            scores: One score per channel of every prunable set.
+        """
+        if any(self.reach(scores) >= DOUBT * self.goal for _ in range(2)):  # one measurement may have been disturbed
+            return ""
+        return str(self._infeasible(self.fastest(scores), self.goal))
 
     def steer(self, keep_at: Callable[[float], Keep], description: str, goal: float | None = None) -> Steered:
         """Turn a knob until the measured speedup is the goal, see `compress.select.steer_to_goal`.

@@ -23,6 +23,7 @@ from compress.run_folder import RunFolder
 from compress.start import Start, Trained
 from compress.train.judge import run_in_chunks
 from compress.validate import Candidate, layer_latencies, layer_parts, validate
+from device_profiles.errors import BudgetInfeasible
 from device_profiles.target import Target
 from runtimes.progress import progress_bar
 
@@ -61,6 +62,18 @@ class Job:
         """What predicts and measures for the run's own budget."""
         return self.rigs["pruned"]
 
+    @cached_property
+    def out_of_reach(self) -> dict[str, str]:
+        """Why budgets cannot be met, by key: measured before stage I, which is not steered to them.
+
+        Empty where blocks may go or the method replaces layers: how fast that can become is only known then.
+        """
+        if self.recipe.blocks or isinstance(self.settings, Replacing):
+            return {}
+        norms, rigs = self.start.norms, self.rigs  # by all processes, before the first one measures alone
+        found = self.start.once("reach", lambda: {key: rig.out_of_reach(norms) for key, rig in rigs.items()})
+        return {key: reason for key, reason in found.items() if reason}
+
     # 2. Stage I: the method shapes and scores the channels.
 
     def steered_to(self, budget: Budget) -> Budget:
@@ -70,8 +83,9 @@ class Job:
             return own
         if sweep.condense == "per budget":
             return budget if budget.swept else own
-        known = [each for each in (own, *self.recipe.further_budgets) if each.key in self.rigs]
-        return max((each for each in known if each == own or each.swept), key=lambda each: self.rigs[each.key].goal)
+        known = self.rigs.keys() - self.out_of_reach
+        steering = [own, *(each for each in self.recipe.further_budgets if each.swept and each.key in known)]
+        return max(steering, key=lambda each: self.rigs[each.key].goal)
 
     def settings_for(self, budget: Budget) -> Settings:
         """Return the method's settings in stage I where a network is made for `budget`."""
@@ -81,7 +95,12 @@ class Job:
         """Let the method train on the baseline, if it trains, and score the channels, once for all that share it.
 
         The method's own choice of channels only counts for the budget that it was made for.
+
+        Raises:
+            BudgetInfeasible: The run's own budget is out of reach.
         """
+        if reason := self.out_of_reach.get(self.recipe.budget.key):
+            raise BudgetInfeasible(reason)
         steered = self.steered_to(budget)
         repeated = self.recipe.sweep is not None and self.recipe.sweep.condense == "per budget"
         suffix = steered if repeated else self.recipe.budget
@@ -117,7 +136,9 @@ class Job:
         return {budget.key: self._point(budget) for budget in self.recipe.further_budgets if budget.key in self.rigs}
 
     def _point(self, budget: Budget) -> Point:
-        return Point(self.start, budget, self.rigs[budget.key], self.condensed(budget))
+        hopeless = self.out_of_reach.get(budget.key, "")
+        condensed = self.condensed(self.recipe.budget if hopeless else budget)
+        return Point(self.start, budget, self.rigs[budget.key], condensed, hopeless)
 
     # 4. The networks on the targets.
 

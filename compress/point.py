@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from compress.balanced import keep_counts
 from compress.block_choice import carried_keep, carried_scores, choose_blocks
 from compress.blocks import refused_blocks, remove_module_blocks
 from compress.budget import Budget
@@ -29,18 +28,15 @@ from compress.report.gates import GatedBlock
 from compress.report.results import Phase, PruningError
 from compress.scores import Scores
 from compress.select import TOLERANCE, Selection
-from compress.solve import fastest
 from compress.start import Start, Trained
 from compress.stubs import blank_stubs, place_stubs_
 from compress.surgery import prune_module
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Teacher, Training
-from compress.width_problem import width_problem
 from device_profiles.errors import BudgetInfeasible
 from runtimes.progress import progress_bar
 
 RANDOM_CUTS = 3
-PLENTY = 1.5  # times the goal: what is predicted to be that fast is measured to be fast enough
 
 
 @dataclass(frozen=True)
@@ -95,14 +91,16 @@ class Point:
         budget: What it is to reach.
         rig: Predicts and measures the whole network for that budget.
         condensed: What is cut.
+        hopeless: Why the budget is known to be out of reach; empty where a cut has yet to tell.
     """
 
-    def __init__(self, start: Start, budget: Budget, rig: Rig, condensed: Condensed) -> None:
+    def __init__(self, start: Start, budget: Budget, rig: Rig, condensed: Condensed, hopeless: str = "") -> None:
         self.start = start
         self.recipe = start.recipe
         self.budget = budget
         self.rig = rig
         self.condensed = condensed
+        self.hopeless = hopeless
 
     # 1. Whole blocks.
 
@@ -149,15 +147,11 @@ class Point:
 
     def _fastest_without(self, names: Sequence[str]) -> float:
         """Measure the speedup without blocks and with every other width at its floor, unless that is plenty."""
-        scores, rest, rig = self.condensed.scores, self.graph, self.rig
+        scores, rig = self.condensed.scores, self.rig
         if names:
             rest = analyse(remove_blocks(self.graph, names))
             scores, rig = carried_scores(scores, self.graph, rest), self.rig.without_blocks(rest)
-        problem = width_problem(rest, scores, rig.profiles, rig.multiples, {})
-        widths = fastest(problem, rig.budget_ms(rig.goal)).widths
-        if rig.predicted_speedup(widths) >= PLENTY * rig.goal:
-            return math.inf
-        return rig.measured_speedup(keep_counts(rest, scores, widths))
+        return rig.reach(scores)
 
     @cached_property
     def remainder(self) -> Remainder:
@@ -185,7 +179,7 @@ class Point:
     @property
     def out_of_reach(self) -> str:
         """Why no cut is fast enough; empty where one is. Only the run's own budget must be reached."""
-        return self._found.get("infeasible", "")
+        return self.hopeless or self._found.get("infeasible", "")
 
     @cached_property
     def _found(self) -> dict[str, Any]:

@@ -141,6 +141,17 @@ def test_a_budget_out_of_reach_names_the_fastest_latency_of_every_target() -> No
         cut_scores(SCORES, None, both)
 
 
+def test_what_is_out_of_reach_is_said_without_a_cut_once_it_was_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    speedups = iter([1.7, 1.9, 1.7, 1.7, 1.7])
+    monkeypatch.setattr(Rig, "_measure", lambda self, _: dict.fromkeys(self.profiles, next(speedups)))
+    near = rig({FAST: 2.0}, fixed=0.2)
+    assert 1 < near.predicted_speedup({"a": 4, "b": 4, "c": 4}) < cut.PLENTY * 2.0
+    assert near.out_of_reach(SCORES) == ""
+    assert "every width at its floor the network takes: onnxruntime-cpu 7.06 ms of 6 ms" in near.out_of_reach(SCORES)
+    assert rig({FAST: 1.2}).out_of_reach(SCORES) == ""  # as predicted, beyond doubt
+    assert next(speedups, None) is None
+
+
 @pytest.mark.usefixtures("measured_as_predicted")
 def test_without_blocks_speedups_are_still_against_the_whole_network() -> None:
     whole = rig({FAST: 2.0})

@@ -23,7 +23,7 @@ from compress.profiling import Profiling
 from compress.recipe import ModelChoice, read_recipe
 from compress.run_folder import RunFolder
 from compress.start import Start
-from device_profiles.errors import BadInput
+from device_profiles.errors import BadInput, BudgetInfeasible
 
 RECIPE = """
 name = "digits"
@@ -163,6 +163,32 @@ def test_a_budget_out_of_reach_is_said_and_the_others_are_made(swept):
     assert json.loads((folder / "run" / "summary.json").read_text())["points"][1]["network"] is None
 
 
+def test_what_is_out_of_reach_is_measured_once_in_a_run(swept):
+    folder, _, results = swept
+    reach = json.loads((folder / "run" / "work" / "reach.json").read_text())
+    assert {key: bool(reason) for key, reason in reach.items()} == {
+        "pruned": False, "sweep-1.2x": False, "sweep-90x": True,
+    }  # fmt: skip
+    assert results.points[1].note == reach["sweep-90x"]
+
+
+@pytest.mark.parametrize("condense", ["once", "per budget"])
+def test_nothing_is_condensed_for_a_budget_out_of_reach(tmp_path, monkeypatch, condense):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    recipe = read_recipe(tmp_path / "recipe.toml", Overrides(sweep={"speedups": [90], "condense": condense}))
+    job = Job(recipe, RunFolder(tmp_path / "run", {}))
+    shaped = []
+    monkeypatch.setattr(job, "_condense", lambda budget, _: shaped.append(budget.key))
+    job.rigs = RIGS
+    job.out_of_reach = {"sweep-90x": "too much is asked for"}
+    assert job.further_points["sweep-90x"].out_of_reach == "too much is asked for"
+    assert shaped == ["pruned"]
+    job.out_of_reach = {"pruned": "too much is asked for"}
+    with pytest.raises(BudgetInfeasible, match="too much is asked for"):
+        _ = job.point
+    assert shaped == ["pruned"]
+
+
 def test_retrained_widths_are_the_same_and_lie_in_their_own_folder(swept):
     folder, _, results = swept
     anew = results.network("retrained")
@@ -189,19 +215,19 @@ def test_stage_one_is_steered_to_the_most_demanding_budget_unless_each_asks_for_
     for condense, steered in (("once", ["sweep-90x"] * 3), ("per budget", ["pruned", "sweep-1.2x", "sweep-90x"])):
         recipe = read_recipe(tmp_path / "recipe.toml", Overrides(sweep={"speedups": [1.2, 90], "condense": condense}))
         job = Job(recipe, RunFolder(tmp_path / condense, {}))
-        job.rigs = {
-            key: SimpleNamespace(goal=goal) for key, goal in (("pruned", 1.5), ("sweep-1.2x", 1.2), ("sweep-90x", 90))
-        }
+        job.rigs = RIGS
+        job.out_of_reach = {}
         budgets = (recipe.budget, *recipe.further_budgets)
         assert [job.steered_to(budget).key for budget in budgets] == steered
+        job.out_of_reach = {"sweep-90x": "too much is asked for"}
+        assert job.steered_to(recipe.budget).key == "pruned"
 
 
 def test_a_methods_own_choice_counts_for_the_budget_that_it_was_made_for(tmp_path, monkeypatch):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     job = Job(read_recipe(tmp_path / "recipe.toml"), RunFolder(tmp_path / "run", {}))
-    job.rigs = {
-        key: SimpleNamespace(goal=goal) for key, goal in (("pruned", 1.5), ("sweep-1.2x", 1.2), ("sweep-90x", 90))
-    }
+    job.rigs = RIGS
+    job.out_of_reach = {}
     shaped = []
 
     def condense(budget, named):
