@@ -41,7 +41,6 @@ BUDGETS = 256  # that the solver is asked for at most, from the network as it is
 
 PLENTY = 1.5  # times the goal: what is predicted to be that fast is measured to be fast enough
 DOUBT = 0.9  # times the goal: what is measured to be that fast may still be cut to be fast enough
-GIVEN_BACK = 3  # cuts that are measured at most where a threshold took too much
 
 
 class Rig:
@@ -302,7 +301,7 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
     """Give back what a common threshold took beyond the goal, because in a runtime a set narrows in large steps.
 
     Again and again the set whose strongest lost channel scores highest gets its next step back, of those that fit the
-    latency that is left. What is measured too slow then loses its last step again.
+    latency that is left by what is predicted. How many of these steps there can be is steered by measuring.
 
     Args:
         found: What the threshold kept.
@@ -311,9 +310,9 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
         rig: Predicts and measures, and knows the goal.
     """
     widths = widths_of(found.keep)
-    enough = rig.predicted_speedup(widths) / found.speedup * (1 + TOLERANCE)  # as if predictions erred by a factor
+    enough = rig.predicted_speedup(widths) / found.speedup  # as if predictions erred by a factor
     lost = {name: np.sort(values)[::-1] for name, values in scores.items()}
-    stages: list[dict[str, int]] = []
+    stages = [widths]
     while True:
         wider = {
             name: widths | {name: min(widest[name], width + rig.multiples[name])}
@@ -325,12 +324,20 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
             break
         widths = wider[max(fitting, key=lambda name: lost[name][widths[name]])]
         stages.append(widths)
-    for tries, stage in enumerate(reversed(stages[-GIVEN_BACK:]), 1):
-        keep = keep_counts(rig.graph, scores, stage)
-        speedup = rig.measured_speedup(keep) / rig.goal
-        if speedup >= 1:
-            return Steered(keep, found.setting, speedup, found.measurements + tries)
-    return replace(found, measurements=found.measurements + len(stages[-GIVEN_BACK:]))
+    if len(stages) == 1:
+        return found
+    stages.reverse()
+
+    def keep_at(setting: float) -> Keep:
+        return keep_counts(rig.graph, scores, stages[round(setting * (len(stages) - 1))])
+
+    try:
+        steered = rig.steer(keep_at, "give back")
+    except BudgetInfeasible:  # what was fast enough before is not now: a disturbed measurement
+        return found
+    if steered.speedup >= found.speedup:
+        return found
+    return replace(steered, setting=found.setting, measurements=found.measurements + steered.measurements)
 
 
 def _solved(scores: Scores, own: Mapping[str, int], rig: Rig) -> Callable[[float], Keep]:
