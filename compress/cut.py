@@ -23,6 +23,7 @@ from compress.select import (
     TOLERANCE,
     Selection,
     Steered,
+    rounded_width,
     steer_to_goal,
     threshold_at,
     uniform_widths,
@@ -39,6 +40,8 @@ from runtimes.progress import progress_bar
 CHOICES = 4  # widths that a set must be able to choose from
 BUDGETS = 256  # that the solver is asked for at most, from the network as it is to the fastest: 1 % apart at 10 times
 
+SLACK = 0.95  # of what is predicted to be on the goal: measurements decide how much is given back
+WORTH = 0.1  # times the threshold: channels that score less are not given back, dead ones least of all
 PLENTY = 1.5  # times the goal: what is predicted to be that fast is measured to be fast enough
 DOUBT = 0.9  # times the goal: what is measured to be that fast may still be cut to be fast enough
 
@@ -158,23 +161,39 @@ class Rig:
             return math.inf
         return self.measured_speedup(keep)
 
-    def out_of_reach(self, scores: Scores) -> str:
-        """Say why no widths are fast enough; empty where some are, or may be.
+    def check_reach(self, scores: Scores) -> None:
+        """Measure the fastest and the narrowest widths, unless predictions leave no doubt that they are fast enough.
 
         Args:
             scores: One score per channel of every prunable set.
-        """
-        if any(self.reach(scores) >= DOUBT * self.goal for _ in range(2)):  # one measurement may have been disturbed
-            return ""
-        return str(self._infeasible(self.fastest(scores), self.goal))
 
-    def steer(self, keep_at: Callable[[float], Keep], description: str, goal: float | None = None) -> Steered:
+        Raises:
+            BudgetInfeasible: Both are clearly too slow, with the latency of the faster ones on each target.
+        """
+        floors = {name: rounded_width(0, len(values), self.multiples[name]) for name, values in scores.items()}
+        measured = []
+        for keep in (self.fastest(scores), keep_counts(self.graph, scores, floors)):
+            if self.predicted_speedup(widths_of(keep)) >= PLENTY * self.goal:
+                return
+            measured.append(self._measure(keep))
+            if self._least(measured[-1]) >= DOUBT * self.goal:
+                return
+        raise self._infeasible(max(measured, key=self._least), self.goal)
+
+    def steer(
+        self,
+        keep_at: Callable[[float], Keep],
+        description: str,
+        goal: float | None = None,
+        known: Steered | None = None,
+    ) -> Steered:
         """Turn a knob until the measured speedup is the goal, see `compress.select.steer_to_goal`.
 
         Args:
             keep_at: The channels that a setting in [0, 1] keeps; a higher setting keeps no more.
             description: For the progress bar.
             goal: Another goal than the targets' own.
+            known: What need not be measured again where the knob comes to it.
 
         Raises:
             BudgetInfeasible: Even setting 1 is too slow, with the fastest latency of each target.
@@ -183,6 +202,8 @@ class Rig:
         with progress_bar(MEASUREMENTS, description, "cuts measured") as bar:
 
             def measured(keep: Keep) -> float:
+                if known is not None and keep is known.keep:
+                    return known.speedup
                 speedup = self.measured_speedup(keep) / goal
                 bar.update()
                 return speedup
@@ -190,14 +211,14 @@ class Rig:
             try:
                 return steer_to_goal(keep_at, lambda keep: self.predicted_speedup(widths_of(keep)) / goal, measured)
             except BudgetInfeasible as error:
-                raise self._infeasible(keep_at(1.0), goal) from error
+                raise self._infeasible(self._measure(keep_at(1.0)), goal) from error
 
-    def _infeasible(self, fastest: Keep, goal: float) -> BudgetInfeasible:
+    def _infeasible(self, speedups: Mapping[Target, float], goal: float) -> BudgetInfeasible:
         whole_ms = self._measured_ms
         reached = ", ".join(
             f"{target.name} {whole_ms[target] / speedup:.3g} ms of "
             f"{whole_ms[target] / (self.needed[target] * goal / self.goal):.3g} ms asked for"
-            for target, speedup in self._measure(fastest).items()
+            for target, speedup in speedups.items()
         )
         gone = len(self.whole.layers) - len(self.graph.layers)
         floor = f"its floor and {gone} of {len(self.whole.layers)} layers gone" if gone else "its floor"
@@ -223,7 +244,7 @@ class Cut:
     Attributes:
         keep: Kept indices by set.
         own: How many channels the method itself chose, by set; empty where it makes no choice.
-        threshold: On the scores; None where the method's own choice made the cut.
+        threshold: On the scores, before channels were given back; None where the method's own choice made the cut.
         speedup: Measured when the cut was chosen, counted as in `Rig.predicted_speedup`.
         measurements: How many cuts were measured on the way.
     """
@@ -309,34 +330,28 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
         widest: What each set may have at most.
         rig: Predicts and measures, and knows the goal.
     """
-    widths = widths_of(found.keep)
-    enough = rig.predicted_speedup(widths) / found.speedup  # as if predictions erred by a factor
-    lost = {name: np.sort(values)[::-1] for name, values in scores.items()}
-    stages = [widths]
+    enough = SLACK * rig.predicted_speedup(widths_of(found.keep)) / found.speedup  # as if predictions erred by a factor
+    worthless = WORTH * threshold_at(found.setting, scores)
+    ranked = {name: np.sort(values)[::-1] for name, values in scores.items()}
+    stages, left = [found.keep], list(found.keep)
     while True:
-        wider = {
-            name: widths | {name: min(widest[name], width + rig.multiples[name])}
-            for name, width in widths.items()
-            if width < widest[name]
-        }
-        fitting = [name for name, each in wider.items() if rig.predicted_speedup(each) >= enough]
-        if not fitting:
+        widths = widths_of(stages[-1])
+        lost = {name: ranked[name][widths[name]] for name in left if widths[name] < widest[name]}
+        left = [name for name, score in lost.items() if score > worthless]
+        if not left:
             break
-        widths = wider[max(fitting, key=lambda name: lost[name][widths[name]])]
-        stages.append(widths)
+        name = max(left, key=lost.__getitem__)
+        step = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name])}
+        wider = keep_counts(rig.graph, scores, widths | step)
+        if rig.predicted_speedup(widths_of(wider)) >= enough:
+            stages.append(wider)
+        else:
+            left.remove(name)
     if len(stages) == 1:
         return found
     stages.reverse()
-
-    def keep_at(setting: float) -> Keep:
-        return keep_counts(rig.graph, scores, stages[round(setting * (len(stages) - 1))])
-
-    try:
-        steered = rig.steer(keep_at, "give back")
-    except BudgetInfeasible:  # what was fast enough before is not now: a disturbed measurement
-        return found
-    if steered.speedup >= found.speedup:
-        return found
+    last = len(stages) - 1
+    steered = rig.steer(lambda setting: stages[round(setting * last)], "give back", known=found)
     return replace(steered, setting=found.setting, measurements=found.measurements + steered.measurements)
 
 

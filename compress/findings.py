@@ -169,7 +169,7 @@ def _point(job: Job, budget: Budget, results: Results) -> PointResult:
         kept=bool(key) and keeps_budget(budget, results, key),
         folder=budget.place if writes else "",
         note=note,
-        steered_to=_steered_to(job, budget),
+        steered_to="" if note else _steered_to(job, budget),
         proof=_proof(found) if found and not note else None,
         blocks=tuple(block.name for block in found.blocks) if found and not note else (),
     )

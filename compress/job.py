@@ -64,28 +64,45 @@ class Job:
 
     @cached_property
     def out_of_reach(self) -> dict[str, str]:
-        """Why budgets cannot be met, by key: measured before stage I, which is not steered to them.
+        """Why further budgets cannot be met, by key: measured before stage I, which is not steered to them.
 
         Empty where blocks may go or the method replaces layers: how fast that can become is only known then.
+
+        Raises:
+            BudgetInfeasible: The run's own budget cannot be met.
         """
         if self.recipe.blocks or isinstance(self.settings, Replacing):
             return {}
         norms, rigs = self.start.norms, self.rigs  # by all processes, before the first one measures alone
-        found = self.start.once("reach", lambda: {key: rig.out_of_reach(norms) for key, rig in rigs.items()})
-        return {key: reason for key, reason in found.items() if reason}
+
+        def compute() -> dict[str, str]:
+            found = {}
+            for key, rig in rigs.items():
+                try:
+                    rig.check_reach(norms)
+                except BudgetInfeasible as error:
+                    if key == self.recipe.budget.key:
+                        raise  # and nothing is kept: next time it is measured again
+                    found[key] = str(error)
+            return found
+
+        return self.start.once("reach", compute)
 
     # 2. Stage I: the method shapes and scores the channels.
 
     def steered_to(self, budget: Budget) -> Budget:
-        """Return the budget that stage I is steered to where a network is made for `budget`."""
-        own, sweep = self.recipe.budget, self.recipe.sweep
+        """Return the budget that stage I is steered to where a network is made for `budget`.
+
+        Raises:
+            BudgetInfeasible: The run's own budget cannot be met.
+        """
+        own, sweep, known = self.recipe.budget, self.recipe.sweep, self.rigs.keys() - self.out_of_reach
         if sweep is None:
             return own
+        swept = [each for each in self.recipe.further_budgets if each.swept and each.key in known]
         if sweep.condense == "per budget":
-            return budget if budget.swept else own
-        known = self.rigs.keys() - self.out_of_reach
-        steering = [own, *(each for each in self.recipe.further_budgets if each.swept and each.key in known)]
-        return max(steering, key=lambda each: self.rigs[each.key].goal)
+            return budget if budget in swept else own
+        return max([own, *swept], key=lambda each: self.rigs[each.key].goal)
 
     def settings_for(self, budget: Budget) -> Settings:
         """Return the method's settings in stage I where a network is made for `budget`."""
@@ -97,10 +114,8 @@ class Job:
         The method's own choice of channels only counts for the budget that it was made for.
 
         Raises:
-            BudgetInfeasible: The run's own budget is out of reach.
+            BudgetInfeasible: The run's own budget cannot be met.
         """
-        if reason := self.out_of_reach.get(self.recipe.budget.key):
-            raise BudgetInfeasible(reason)
         steered = self.steered_to(budget)
         repeated = self.recipe.sweep is not None and self.recipe.sweep.condense == "per budget"
         suffix = steered if repeated else self.recipe.budget
@@ -137,8 +152,7 @@ class Job:
 
     def _point(self, budget: Budget) -> Point:
         hopeless = self.out_of_reach.get(budget.key, "")
-        condensed = self.condensed(self.recipe.budget if hopeless else budget)
-        return Point(self.start, budget, self.rigs[budget.key], condensed, hopeless)
+        return Point(self.start, budget, self.rigs[budget.key], self.condensed(budget), hopeless)
 
     # 4. The networks on the targets.
 

@@ -179,10 +179,12 @@ class Point:
     @property
     def out_of_reach(self) -> str:
         """Why no cut is fast enough; empty where one is. Only the run's own budget must be reached."""
-        return self.hopeless or self._found.get("infeasible", "")
+        return self._found.get("infeasible", "")
 
     @cached_property
     def _found(self) -> dict[str, Any]:
+        if self.hopeless:
+            return {"infeasible": self.hopeless}
         remainder = self.remainder  # by all processes, before the first one measures alone
         return self._once("cut", lambda: self._cut(remainder))
 

@@ -91,8 +91,8 @@ class Sweep(_Strict):
     Attributes:
         speedups: On the slowest of the targets; these or `budgets_ms`.
         budgets_ms: Latencies by target.
-        condense: "once": stage I is steered to the most demanding budget, and all networks are cut from what comes of
-            it; "per budget": stage I is repeated for each.
+        condense: "once": stage I is steered to the most demanding budget within reach, and all networks are cut from
+            what comes of it; "per budget": stage I is repeated for each.
     """
 
     speedups: tuple[Annotated[float, Field(gt=1)], ...] = ()

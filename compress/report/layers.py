@@ -59,7 +59,7 @@ class LayerResult:
     kept: tuple[int, ...] = ()  # ranks along curve_after that were kept; empty: the first width_after
     hinge: int | None = None  # channels that the method itself keeps: above the hinge; None: it makes no choice here
     gap: _Gap | None = None  # largest ratio between neighbours of curve_after, hinge or not; DECIG only
-    threshold: float | None = None  # the score below which channels were cut, where a threshold made the cut
+    threshold: float | None = None  # the score below which channels were cut, but for what was given back
     dead: bool = False  # every channel of the condensed network is near zero
     latency_ms: dict[str, LayerLatency] = field(default_factory=dict)  # by target name
     parts: dict[str, LayerPart] = field(default_factory=dict)  # by target name, where the runtime's profiler is read

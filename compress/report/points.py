@@ -119,8 +119,8 @@ def sweep_notes(results: Results) -> list[str]:
     )
     if steered := results.steered_to or next((point.steered_to for point in swept if point.steered_to), ""):
         notes.append(
-            f"All are cut from one condensed network, steered to the most demanding budget: {steered}. A network for a "
-            'lesser budget may do better with stage I steered to its own (condense = "per budget").'
+            f"All are cut from one condensed network, steered to the most demanding budget within reach: {steered}. A "
+            'network for a lesser budget may do better with stage I steered to its own (condense = "per budget").'
         )
     return notes
 
