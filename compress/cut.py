@@ -40,7 +40,7 @@ from runtimes.progress import progress_bar
 CHOICES = 4  # widths that a set must be able to choose from
 BUDGETS = 256  # that the solver is asked for at most, from the network as it is to the fastest: 1 % apart at 10 times
 
-SLACK = 0.95  # of what is predicted to be on the goal: measurements decide how much is given back
+MARGINS = (1.03, 0.95)  # what is given back first is predicted to fit safely; what follows only might
 WORTH = 0.1  # times the threshold: channels that score less are not given back, dead ones least of all
 PLENTY = 1.5  # times the goal: what is predicted to be that fast is measured to be fast enough
 DOUBT = 0.9  # times the goal: what is measured to be that fast may still be cut to be fast enough
@@ -322,7 +322,8 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
     """Give back what a common threshold took beyond the goal, because in a runtime a set narrows in large steps.
 
     Again and again the set whose strongest lost channel scores highest gets its next step back, of those that fit the
-    latency that is left by what is predicted. How many of these steps there can be is steered by measuring.
+    latency that is left by what is predicted: first safely, then perhaps. How many of these steps there can be is
+    steered by measuring.
 
     Args:
         found: What the threshold kept.
@@ -330,23 +331,25 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
         widest: What each set may have at most.
         rig: Predicts and measures, and knows the goal.
     """
-    enough = SLACK * rig.predicted_speedup(widths_of(found.keep)) / found.speedup  # as if predictions erred by a factor
+    on_goal = rig.predicted_speedup(widths_of(found.keep)) / found.speedup  # as if predictions erred by a factor
     worthless = WORTH * threshold_at(found.setting, scores)
     ranked = {name: np.sort(values)[::-1] for name, values in scores.items()}
-    stages, left = [found.keep], list(found.keep)
-    while True:
-        widths = widths_of(stages[-1])
-        lost = {name: ranked[name][widths[name]] for name in left if widths[name] < widest[name]}
-        left = [name for name, score in lost.items() if score > worthless]
-        if not left:
-            break
-        name = max(left, key=lost.__getitem__)
-        step = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name])}
-        wider = keep_counts(rig.graph, scores, widths | step)
-        if rig.predicted_speedup(widths_of(wider)) >= enough:
-            stages.append(wider)
-        else:
-            left.remove(name)
+    stages = [found.keep]
+    for margin in MARGINS:
+        left = list(found.keep)
+        while True:
+            widths = widths_of(stages[-1])
+            lost = {name: ranked[name][widths[name]] for name in left if widths[name] < widest[name]}
+            left = [name for name, score in lost.items() if score > worthless]
+            if not left:
+                break
+            name = max(left, key=lost.__getitem__)
+            step = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name])}
+            wider = keep_counts(rig.graph, scores, widths | step)
+            if rig.predicted_speedup(widths_of(wider)) >= margin * on_goal:
+                stages.append(wider)
+            else:
+                left.remove(name)
     if len(stages) == 1:
         return found
     stages.reverse()
