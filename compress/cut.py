@@ -333,29 +333,36 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
     """
     on_goal = rig.predicted_speedup(widths_of(found.keep)) / found.speedup  # as if predictions erred by a factor
     worthless = WORTH * threshold_at(found.setting, scores)
-    ranked = {name: np.sort(values)[::-1] for name, values in scores.items()}
     stages = [found.keep]
     for margin in MARGINS:
-        left = list(found.keep)
-        while True:
-            widths = widths_of(stages[-1])
-            lost = {name: ranked[name][widths[name]] for name in left if widths[name] < widest[name]}
-            left = [name for name, score in lost.items() if score > worthless]
-            if not left:
-                break
-            name = max(left, key=lost.__getitem__)
-            step = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name])}
-            wider = keep_counts(rig.graph, scores, widths | step)
-            if rig.predicted_speedup(widths_of(wider)) >= margin * on_goal:
-                stages.append(wider)
-            else:
-                left.remove(name)
+        stages += _widened(stages[-1], scores, worthless, widest, rig, margin * on_goal)
     if len(stages) == 1:
         return found
     stages.reverse()
     last = len(stages) - 1
     steered = rig.steer(lambda setting: stages[round(setting * last)], "give back", known=found)
     return replace(steered, setting=found.setting, measurements=found.measurements + steered.measurements)
+
+
+def _widened(
+    keep: Keep, scores: Scores, worthless: float, widest: Mapping[str, int], rig: Rig, fast_enough: float
+) -> list[Keep]:
+    """Widen set after set by a step, as long as the predicted speedup allows it; return every choice on the way."""
+    ranked = {name: np.sort(values)[::-1] for name, values in scores.items()}
+    stages, left = [keep], list(keep)
+    while True:
+        widths = widths_of(stages[-1])
+        lost = {name: ranked[name][widths[name]] for name in left if widths[name] < widest[name]}
+        left = [name for name, score in lost.items() if score > worthless]
+        if not left:
+            return stages[1:]
+        name = max(left, key=lost.__getitem__)
+        step = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name])}
+        wider = keep_counts(rig.graph, scores, widths | step)
+        if rig.predicted_speedup(widths_of(wider)) >= fast_enough:
+            stages.append(wider)
+        else:
+            left.remove(name)
 
 
 def _solved(scores: Scores, own: Mapping[str, int], rig: Rig) -> Callable[[float], Keep]:
