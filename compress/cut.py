@@ -20,7 +20,6 @@ from compress.scores import Scores
 from compress.select import (
     LEAST_MULTIPLE,
     MEASUREMENTS,
-    TOLERANCE,
     Selection,
     Steered,
     rounded_width,
@@ -149,6 +148,11 @@ class Rig:
         pruned = deployable(remove_channels(self.graph, keep))
         return {target: self._speedup_on(target, pruned) for target in self.profiles}
 
+    def _measure_unless_plenty(self, keep: Keep) -> dict[Target, float]:
+        if self.predicted_speedup(widths_of(keep)) >= PLENTY * self.goal:
+            return dict.fromkeys(self.profiles, math.inf)
+        return self._measure(keep)
+
     def fastest(self, scores: Scores) -> Keep:
         """Return each set's strongest channels at the widths that are predicted to be fastest."""
         problem = width_problem(self.graph, scores, self.profiles, self.multiples, {})
@@ -156,10 +160,7 @@ class Rig:
 
     def reach(self, scores: Scores) -> float:
         """Measure the speedup of the fastest widths; infinity where predictions leave no doubt that it is enough."""
-        keep = self.fastest(scores)
-        if self.predicted_speedup(widths_of(keep)) >= PLENTY * self.goal:
-            return math.inf
-        return self.measured_speedup(keep)
+        return self._least(self._measure_unless_plenty(self.fastest(scores)))
 
     def check_reach(self, scores: Scores) -> None:
         """Measure the fastest and the narrowest widths, unless predictions leave no doubt that they are fast enough.
@@ -173,9 +174,7 @@ class Rig:
         floors = {name: rounded_width(0, len(values), self.multiples[name]) for name, values in scores.items()}
         measured = []
         for keep in (self.fastest(scores), keep_counts(self.graph, scores, floors)):
-            if self.predicted_speedup(widths_of(keep)) >= PLENTY * self.goal:
-                return
-            measured.append(self._measure(keep))
+            measured.append(self._measure_unless_plenty(keep))
             if self._least(measured[-1]) >= DOUBT * self.goal:
                 return
         raise self._infeasible(max(measured, key=self._least), self.goal)
@@ -193,7 +192,7 @@ class Rig:
             keep_at: The channels that a setting in [0, 1] keeps; a higher setting keeps no more.
             description: For the progress bar.
             goal: Another goal than the targets' own.
-            known: What need not be measured again where the knob comes to it.
+            known: A choice that was measured before, and is not again where the knob comes to it.
 
         Raises:
             BudgetInfeasible: Even setting 1 is too slow, with the fastest latency of each target.
@@ -201,15 +200,16 @@ class Rig:
         goal = goal or self.goal
         with progress_bar(MEASUREMENTS, description, "cuts measured") as bar:
 
+            def predicted(keep: Keep) -> float:
+                return self.predicted_speedup(widths_of(keep)) / goal
+
             def measured(keep: Keep) -> float:
-                if known is not None and keep is known.keep:
-                    return known.speedup
                 speedup = self.measured_speedup(keep) / goal
                 bar.update()
                 return speedup
 
             try:
-                return steer_to_goal(keep_at, lambda keep: self.predicted_speedup(widths_of(keep)) / goal, measured)
+                return steer_to_goal(keep_at, predicted, measured, known)
             except BudgetInfeasible as error:
                 raise self._infeasible(self._measure(keep_at(1.0)), goal) from error
 
@@ -286,10 +286,9 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
             sets that are missing, where it makes none.
         rig: Predicts and measures, and knows the goal.
         selection: How to cut deeper. "threshold": below a common score, and what that takes too much because runtimes
-            gain in steps is given back. "solver": so that what is kept adds up to the
-            most that fits the predicted latency on every target, which scores that are only ranks, or over their mean
-            in each layer, are no measure for: it takes most from the layers whose channels take longest, and those are
-            the few that matter most.
+            gain in steps is given back. "solver": so that what is kept adds up to the most that fits the predicted
+            latency on every target, which scores that are only ranks, or over their mean in each layer, are no measure
+            for: it takes most from the layers whose channels take longest, and those are the few that matter most.
 
     Raises:
         BudgetInfeasible: Nothing reaches the goal.
@@ -307,7 +306,7 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
 
         steered = rig.steer(keep_at, "cut")
         threshold = threshold_at(steered.setting, scores)
-        if steered.speedup > 1 + 2 * TOLERANCE and math.isfinite(threshold):
+        if not steered.on_goal and math.isfinite(threshold):
             steered = _given_back(steered, scores, widths_of(keep_at(0.0)), rig)
     return Cut(
         steered.keep,
@@ -341,7 +340,7 @@ def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: 
     stages.reverse()
     last = len(stages) - 1
     steered = rig.steer(lambda setting: stages[round(setting * last)], "give back", known=found)
-    return replace(steered, setting=found.setting, measurements=found.measurements + steered.measurements)
+    return replace(steered, setting=found.setting)
 
 
 def _widened(

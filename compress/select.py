@@ -40,6 +40,11 @@ class Steered:
     speedup: float
     measurements: int
 
+    @property
+    def on_goal(self) -> bool:
+        """Whether no other choice need be tried."""
+        return 1 <= self.speedup <= 1 + 2 * TOLERANCE
+
 
 def rounded_width(width: int, full: int, multiple: int = LEAST_MULTIPLE) -> int:
     """Round a width up to what runtimes run well, at least one multiple and at most the full width.
@@ -99,6 +104,7 @@ def steer_to_goal(
     keep_at: Callable[[float], Keep],
     predict: Callable[[Keep], float],
     measure: Callable[[Keep], float],
+    known: Steered | None = None,
 ) -> Steered:
     """Turn a knob until the measured speedup meets the goal.
 
@@ -109,6 +115,7 @@ def steer_to_goal(
         keep_at: The channels that a setting in [0, 1] keeps; a higher setting keeps no more.
         predict: The predicted speedup of a choice over the goal.
         measure: The same, measured; expensive.
+        known: A choice that was measured before, and is not again where the knob comes to it.
 
     Returns:
         The measured choice closest above the goal; the one at setting 0 if that is fast enough already.
@@ -116,7 +123,7 @@ def steer_to_goal(
     Raises:
         BudgetInfeasible: Even setting 1 is measured slower than the goal.
     """
-    seen: list[Steered] = []
+    seen = [] if known is None else [known]
 
     def try_at(setting: float) -> Steered:
         keep = keep_at(setting)
@@ -143,7 +150,7 @@ def steer_to_goal(
             aim = _prediction_at_goal(predict, slower, slow, fast)
             high = fast.setting if fast else 1.0
             tried = try_at(_first(lambda x, aim=aim: predict(keep_at(x)) >= aim, slow.setting, high))
-        if 1 <= tried.speedup <= 1 + 2 * TOLERANCE:
+        if tried.on_goal:
             return tried
         slower, slow, fast = (slower, slow, tried) if tried.speedup > 1 else (slow, tried, fast)
     fast_enough = [each for each in seen if each.speedup >= 1]

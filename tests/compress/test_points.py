@@ -183,11 +183,11 @@ def test_nothing_is_condensed_for_a_budget_out_of_reach(tmp_path, monkeypatch, c
     job = Job(recipe, RunFolder(tmp_path / "run", {}))
     shaped = []
 
-    def condense(budget, _):
+    def shape(budget, _):
         shaped.append(budget.key)
         return Condensed(nn.Identity(), None, {}, None, "threshold")
 
-    monkeypatch.setattr(job, "_condense", condense)
+    monkeypatch.setattr(job, "_condense", shape)
     job.rigs, job.out_of_reach = RIGS, {"sweep-90x": "too much is asked for"}
     assert job.further_points["sweep-90x"].out_of_reach == "too much is asked for"
     assert shaped == ["pruned"]
