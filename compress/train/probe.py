@@ -75,7 +75,10 @@ def probe(
     """Train copies of a network at each rate that `training.probe` asks for, and compare them.
 
     They are compared by the task's loss on batches that are drawn from the training data for this alone; held-out
-    samples stay unseen. Under torchrun all processes do this together.
+    samples stay unseen. The rate rises over as many steps as in the training, or half of the probe's: with a sixth of
+    them high rates did harm that they do not do there, and a DnCNN was fine-tuned at a third of its best rate, to 29.24
+    in place of 29.58 dB; with all of the probe's too high a rate won on super-resolution. Under torchrun all processes
+    do this together.
 
     Args:
         module: It is not changed.
@@ -95,7 +98,7 @@ def probe(
         training,
         probe=(),
         steps=steps,
-        warm_up=training.warm_up * steps // training.steps,
+        warm_up=min(training.warm_up, steps // 2),
         minutes=training.minutes and training.minutes / SHARE,
         log="none",
     )

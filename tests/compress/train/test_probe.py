@@ -34,16 +34,18 @@ def test_the_rate_with_the_least_loss_wins_and_the_network_stays_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_a_probe_is_a_sixth_of_the_training(monkeypatch):
+def test_a_probe_is_a_sixth_of_the_training_and_warms_up_for_as_long_or_for_half_of_itself(monkeypatch):
     seen = []
     monkeypatch.setattr(
         module_of_probe, "train_", lambda module, task, training, **more: seen.append((training, more["label"]))
     )
     probed(0.5, 2.0)
     assert [(each.steps, each.warm_up, each.learning_rate, each.probe, name) for each, name in seen] == [
-        (20, 2, 0.005, (), "x at 0.005"),
-        (20, 2, 0.02, (), "x at 0.02"),
+        (20, 10, 0.005, (), "x at 0.005"),
+        (20, 10, 0.02, (), "x at 0.02"),
     ]
+    probe(network(), Smooth(), Training(**{**vars(TRAINING), "probe": (1.0,), "warm_up": 5}), label="x")
+    assert seen[-1][0].warm_up == 5
 
 
 def test_rates_that_diverge_lose_and_where_all_do_it_is_said():
