@@ -285,10 +285,10 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
         chosen: The method's own choice, of which the counts are taken, and which channels from the scores; None, or
             sets that are missing, where it makes none.
         rig: Predicts and measures, and knows the goal.
-        selection: How to cut deeper. "threshold": below a common score, and what that takes too much because runtimes
-            gain in steps is given back. "solver": so that what is kept adds up to the most that fits the predicted
-            latency on every target, which scores that are only ranks, or over their mean in each layer, are no measure
-            for: it takes most from the layers whose channels take longest, and those are the few that matter most.
+        selection: How to cut deeper. "threshold": below a common score. "solver": so that what is kept adds up to the
+            most that fits the predicted latency on every target, which scores that are only ranks, or over their mean
+            in each layer, are no measure for: it takes most from the layers whose channels take longest, and those are
+            the few that matter most. What either takes too much, because runtimes gain in steps, is given back.
 
     Raises:
         BudgetInfeasible: Nothing reaches the goal.
@@ -296,18 +296,13 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
     own = widths_of(chosen or {})
     if not scores:  # whatever could be narrowed went with the blocks
         steered, threshold = rig.steer(lambda _: {}, "cut"), -math.inf
-    elif selection == "solver":
-        steered, threshold = rig.steer(_solved(scores, own, rig), "cut"), -math.inf
     else:
-
-        def keep_at(setting: float) -> Keep:
-            widths = widths_above(scores, own, threshold_at(setting, scores), rig.multiples)
-            return keep_counts(rig.graph, scores, widths)
-
-        steered = rig.steer(keep_at, "cut")
-        threshold = threshold_at(steered.setting, scores)
-        if not steered.on_goal and math.isfinite(threshold):
-            steered = _given_back(steered, scores, widths_of(keep_at(0.0)), rig)
+        knob = _solved(scores, own, rig) if selection == "solver" else _shared_threshold(scores, own, rig)
+        steered = rig.steer(knob, "cut")
+        threshold = threshold_at(steered.setting, scores) if selection == "threshold" else -math.inf
+        if steered.setting > 0 and not steered.on_goal:
+            worthless = WORTH * threshold if math.isfinite(threshold) else 0.0
+            steered = _given_back(steered, scores, worthless, widths_of(knob(0.0)), rig)
     return Cut(
         steered.keep,
         own,
@@ -317,21 +312,21 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
     )
 
 
-def _given_back(found: Steered, scores: Scores, widest: Mapping[str, int], rig: Rig) -> Steered:
-    """Give back what a common threshold took beyond the goal, because in a runtime a set narrows in large steps.
+def _given_back(found: Steered, scores: Scores, worthless: float, widest: Mapping[str, int], rig: Rig) -> Steered:
+    """Give back what a cut took beyond the goal, because in a runtime a set narrows in large steps.
 
     Again and again the set whose strongest lost channel scores highest gets its next step back, of those that fit the
     latency that is left by what is predicted: first safely, then perhaps. How many of these steps there can be is
     steered by measuring.
 
     Args:
-        found: What the threshold kept.
+        found: What the cut kept.
         scores: One score per channel of every prunable set.
+        worthless: Channels that score no more are not given back.
         widest: What each set may have at most.
         rig: Predicts and measures, and knows the goal.
     """
     on_goal = rig.predicted_speedup(widths_of(found.keep)) / found.speedup  # as if predictions erred by a factor
-    worthless = WORTH * threshold_at(found.setting, scores)
     stages = [found.keep]
     for margin in MARGINS:
         stages += _widened(stages[-1], scores, worthless, widest, rig, margin * on_goal)
@@ -362,6 +357,16 @@ def _widened(
             stages.append(wider)
         else:
             left.remove(name)
+
+
+def _shared_threshold(scores: Scores, own: Mapping[str, int], rig: Rig) -> Callable[[float], Keep]:
+    """Make a knob of the threshold: at 0 the method's own choice, at 1 every width at its floor."""
+
+    def keep_at(setting: float) -> Keep:
+        widths = widths_above(scores, own, threshold_at(setting, scores), rig.multiples)
+        return keep_counts(rig.graph, scores, widths)
+
+    return keep_at
 
 
 def _solved(scores: Scores, own: Mapping[str, int], rig: Rig) -> Callable[[float], Keep]:

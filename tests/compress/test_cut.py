@@ -94,6 +94,20 @@ def test_what_a_threshold_takes_too_much_is_given_back_where_the_method_says_it_
     assert widths_of(limited.keep) == narrow
 
 
+@pytest.mark.usefixtures("measured_as_predicted")
+def test_what_the_solver_takes_too_much_is_given_back_where_it_scores_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = ({"a": 8, "b": 6, "c": 4}, {"a": 4, "b": 4, "c": 4})  # as where what is measured leaves nothing between
+    whole, narrow = (cut.keep_counts(graph_of("Dense"), SCORES, each) for each in widths)
+    monkeypatch.setattr(cut, "_solved", lambda *_: lambda setting: narrow if setting else whole)
+    goal = rig({FAST: 1.4})
+    found = cut_scores(SCORES, None, goal, "solver")
+    assert widths_of(found.keep) == {"a": 4, "b": 6, "c": 4}
+    assert found.speedup == pytest.approx(goal.predicted_speedup(widths_of(found.keep)))
+    assert found.threshold is None
+    dead = SCORES | {"b": np.array([0.0, 0.0, 3.0, 4.0, 5.0, 6.0])}
+    assert widths_of(cut_scores(dead, None, goal, "solver").keep) == widths[1]
+
+
 @pytest.mark.parametrize(("b_again", "expected"), [(1.5, 6), (1.3, 4)])
 def test_what_is_given_back_is_measured(monkeypatch: pytest.MonkeyPatch, b_again: float, expected: int) -> None:
     def measure(self: Rig, keep: cut.Keep) -> dict[Target, float]:
