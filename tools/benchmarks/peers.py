@@ -160,8 +160,7 @@ def _compared(same: dict[str, Any], names: list[str], options: argparse.Namespac
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import sets another level
     arms = Arms(same["task"], same["seed"], same["budget_steps"], same["speedups"], options.work)
-    rows = arms.rows(names)
-    return same | _stamp() | arms.study.description() | {"probes": arms.probes(rows), "rows": rows}
+    return same | _stamp() | arms.study.description() | {"rows": arms.rows(names)}
 
 
 def _measured(name: str, runtime: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Train what `peers.py --trained` compares: every arm at every speedup, at one budget of training steps.
 
 Everything that is cut starts from one baseline, is taught by it, and gets the same steps: a method that trains has half
-of them for itself, all others have all of them for fine-tuning. Before that each arm's own learning rate is chosen, by
-three short trainings of its network at the middle speedup, see `compress.train.probe`.
-Stage I of a method that trains has the recipe's rate.
+of them for itself, all others have all of them for fine-tuning. Before that each network's own learning rate is chosen,
+by three short trainings, see `compress.train.probe`. Stage I of a method that trains has the recipe's rate.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from compress.arguments import construct, find_callable
 from compress.budget import Budget
 from compress.cut import Cut, Rig, cut_uniform
@@ -27,7 +24,7 @@ from compress.surgery import prune_module
 from compress.train.judge import recalibrate_
 from compress.train.loop import Extras, Teacher, Training
 from compress.train.probe import SHARE, probe
-from device_profiles.errors import BudgetInfeasible, ToolkitError
+from device_profiles.errors import BudgetInfeasible
 from tools.benchmarks.peers_arms import ARMS, ORIGINAL, TASKS, Arm, Original, Ours, Scratch, TorchPruning, Uniform
 from tools.benchmarks.peers_macs import macs_rig, macs_shares
 from tools.benchmarks.peers_torch_pruning import Peer, torch_pruning
@@ -75,10 +72,6 @@ class Arms:
             rows[place]["targets"] = found
         return list(rows.values())
 
-    def probes(self, rows: Sequence[Row]) -> dict[str, Row]:
-        """Return what each arm's learning rate was chosen by, and the steps that took, which its own do not count."""
-        return {row["arm"]: self._probe(row["arm"]) for row in rows if "learning_rate" in row}
-
     # 1. A network of an arm.
 
     def _goals(self, arm: Arm) -> tuple[float | None, ...]:
@@ -93,10 +86,11 @@ class Arms:
         if name == ORIGINAL:
             return Made(begun.module, {"steps": 0})
         before = {"quality_before_training": self.start.quality(begun.module)}
-        training = replace(self._training(arm), learning_rate=self._probe(name)["learning_rate"])
+        probed = self.study.folder_of(_place(name, goal)).once("probe", lambda: self._probed(name, goal))
+        training = replace(self._training(arm), learning_rate=probed["learning_rate"])
         own = self.study.steps - training.steps if isinstance(arm, Ours) else 0
         module = self.study.train_(_place(name, goal), copy.deepcopy(begun.module), training, self._taught())
-        counted = {"steps": own + training.steps, "learning_rate": training.learning_rate}
+        counted = {"steps": own + training.steps, "learning_rate": training.learning_rate, "probe": probed}
         return Made(module, begun.facts | before | counted)
 
     def _training(self, arm: Arm) -> Training:
@@ -112,14 +106,13 @@ class Arms:
 
     # 2. Its learning rate.
 
-    def _probe(self, name: str) -> Row:
-        return self.study.folder_of(name).once("probe", lambda: self._probed(name))
-
-    def _probed(self, name: str) -> Row:
-        begun, training = self._middle(name), self._training(ARMS[name])
+    def _probed(self, name: str, goal: float | None) -> Row:
+        """Choose a rate; the steps that it takes are the same for all, and not counted as the network's own."""
+        place, training = _place(name, goal), self._training(ARMS[name])
         training = replace(training, probe=PROBES, steps=self.study.steps)  # the same price for all
         started = time.monotonic()
-        found = probe(begun, self.start.task, training, label=f"probe {name}", extras=self._taught())
+        begun = self._begin(name, goal).module
+        found = probe(begun, self.start.task, training, label=f"probe {place}", extras=self._taught())
         return {
             "learning_rate": found.best,
             "losses": found.named_losses,
@@ -127,17 +120,6 @@ class Arms:
             "steps": len(PROBES) * max(1, training.steps // SHARE),
             "seconds": round(time.monotonic() - started, 2),
         }
-
-    def _middle(self, name: str) -> nn.Module:
-        """Return an arm's network at the middle speedup; where it does not reach that, at the next one it does."""
-        goals = self._goals(ARMS[name])
-        nearest = sorted(range(len(goals)), key=lambda number: abs(number - len(goals) // 2))
-        for number in nearest[:-1]:
-            try:
-                return self._begin(name, goals[number]).module
-            except ToolkitError:  # its own row says why
-                continue
-        return self._begin(name, goals[nearest[-1]]).module
 
     # 3. What is trained: a cut network with new statistics in its normalisations, or one with new weights.
 
