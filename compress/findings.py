@@ -160,7 +160,8 @@ def _point(job: Job, budget: Budget, results: Results) -> PointResult:
     found, names = job.further_points.get(budget.key), _targets_of(job, budget)
     note = found.out_of_reach if found else ""
     key = "" if note else budget.key if found else "baseline"
-    writes = found and not note and (job.recipe.allow_slower or results.is_never_slower(key, names))
+    made = found if not note else None
+    writes = made and (job.recipe.allow_slower or results.is_never_slower(key, names))
     return PointResult(
         key=key,
         kind="sweep" if budget.swept else "target",
@@ -170,8 +171,10 @@ def _point(job: Job, budget: Budget, results: Results) -> PointResult:
         folder=budget.place if writes else "",
         note=note,
         steered_to="" if note else _steered_to(job, budget),
-        proof=_proof(found) if found and not note else None,
-        blocks=tuple(block.name for block in found.blocks) if found and not note else (),
+        proof=_proof(made) if made else None,
+        blocks=tuple(block.name for block in made.blocks) if made else (),
+        refused_blocks=made.refused if made else {},
+        finetune=made.pruned.phase if made else None,
     )
 
 

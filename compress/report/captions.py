@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from compress.report import wording
 from compress.report.layers import LayerResult
-from compress.report.results import NetworkResult, Phase, Results, TargetResult
+from compress.report.results import NetworkResult, Phase, PointResult, Results, TargetResult
 
 SAME_LATENCY = 1.03  # a ratio of latencies below this is within what the timing repeats to
 FAR_OFF_PERCENT = 10.0  # a prediction this far from its measurement is worth a word
@@ -44,13 +44,24 @@ def runtime(target: str, version: str = "") -> str:
     return f"{known[name]} {version}".rstrip() + f" on {device.upper()}" + (f", {precision}" if precision else "")
 
 
-def tried_rates(phase: Phase) -> str:
-    """Say which learning rates were tried before a training, and with what loss."""
+def tried_rates(results: Results) -> list[str]:
+    """Say which learning rates were tried before which training, and with what loss."""
+    phases = {phase.label: phase for phase in results.history}
+    phases |= {f"the network for {named(point)}": point.finetune for point in results.points if point.finetune}
+    return [_tried_rates(phase, label) for label, phase in phases.items() if phase.tried]
+
+
+def named(point: PointResult) -> str:
+    """Return what a network for another budget than the run's own is called in a sentence."""
+    return f"{runtime(point.targets[0])} alone" if point.kind == "target" else f"“{point.budget}”"
+
+
+def _tried_rates(phase: Phase, label: str) -> str:
     best = min(phase.tried, key=phase.tried.__getitem__)
     ends = [f"{wording.significant(loss, 3)} at {rate}" for rate, loss in phase.tried.items()]
     ends += [f"infinity at {rate}" for rate in phase.diverged]
     listed = wording.listed(ends, len(ends))
-    return f"Learning rate of {phase.label}: {best}, after short trainings that ended at a loss of {listed}."
+    return f"Learning rate of {label}: {best}, after short trainings that ended at a loss of {listed}."
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.report import wording
-from compress.report.captions import runtime, short_runtimes
+from compress.report.captions import named, short_runtimes
 from compress.report.layers import LayerPart, LayerResult
 from compress.report.results import Results
 
@@ -47,8 +47,12 @@ def other_blocks(results: Results) -> list[str]:
     sentences = [f"{name} would have gone, too: {reason}." for name, reason in results.refused_blocks.items()]
     for point in results.points:
         if point.blocks:
-            name = f"{runtime(point.targets[0])} alone" if point.kind == "target" else f"“{point.budget}”"
-            sentences.append(f"For {name}, {wording.listed(point.blocks)} went whole.")
+            sentences.append(f"For {named(point)}, {wording.listed(point.blocks)} went whole.")
+        sentences += [
+            f"For {named(point)}, {name} would have gone, too: {reason}."
+            for name, reason in point.refused_blocks.items()
+            if results.refused_blocks.get(name) != reason
+        ]
     return sentences
 
 

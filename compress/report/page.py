@@ -172,7 +172,7 @@ def render(run: Run) -> str:
             )
             if figure is not None
         ],
-        tried_rates=[captions.tried_rates(phase) for phase in results.history if phase.tried],
+        tried_rates=captions.tried_rates(results),
         phase_style=latency_figures.style,
         quality_text=quality_text,
         change=wording.change,

@@ -226,6 +226,8 @@ class PointResult:
     steered_to: str = ""  # the budget that stage I was steered to, where it is another one
     proof: ProofResult | None = None
     blocks: tuple[str, ...] = ()  # that went whole
+    refused_blocks: dict[str, str] = field(default_factory=dict)  # block -> why it stays though less were lost without
+    finetune: Phase | None = None  # how it was trained; its curve is in no figure
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -11,7 +11,7 @@ from compress.report import captions, comparison, layer_table, svg, wording
 from compress.report.layers import LayerResult
 from compress.report.results import Metric, Phase, Results
 from device_profiles.measurement import Measurement
-from tests.compress.report.example import example_results, with_blocks
+from tests.compress.report.example import example_results, with_blocks, with_points
 
 RESULTS = example_results()
 
@@ -222,7 +222,13 @@ def test_a_network_of_a_sweep_is_not_said_to_have_no_hinges() -> None:
 
 def test_a_rate_that_was_probed_stands_beside_those_that_lost():
     phase = Phase("finetune", "stage II", (), (), tried={"0.002": 0.5, "0.004": 0.25}, diverged=("9",))
-    assert captions.tried_rates(phase) == (
+    swept = with_points(RESULTS)
+    first = dataclasses.replace(swept.points[0], finetune=dataclasses.replace(phase, tried={"0.002": 0.125}))
+    results = dataclasses.replace(swept, history=(phase, *RESULTS.history), points=(first, *swept.points[1:]))
+    own, other = captions.tried_rates(results)
+    assert own == (
         "Learning rate of stage II: 0.004, after short trainings that ended at a loss of 0.500 at 0.002, 0.250 at "
         "0.004 and infinity at 9."
     )
+    assert other.startswith("Learning rate of the network for “1.5 times as fast”: 0.002, after short trainings")
+    assert captions.tried_rates(swept) == []

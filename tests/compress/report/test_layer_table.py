@@ -51,6 +51,10 @@ def test_blocks_that_could_not_go_and_those_of_further_budgets_are_said() -> Non
     ]
     assert sentences[-1] == "For OpenVINO on CPU alone, middle and end went whole."
     assert other_blocks(RESULTS) == []
+    results = with_blocks(with_points(RESULTS))
+    last = dataclasses.replace(results.points[-1], refused_blocks={"end": "its code computes with it", "top": "no"})
+    results = dataclasses.replace(results, points=(*results.points[:-1], last))
+    assert other_blocks(results) == [*sentences, "For OpenVINO on CPU alone, top would have gone, too: no."]
 
 
 def test_a_layer_that_became_slower_has_a_minus() -> None:

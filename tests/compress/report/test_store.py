@@ -47,8 +47,8 @@ def test_a_foreign_file_is_not_a_runs_results(text: str) -> None:
 
 
 def test_results_of_a_newer_toolkit_are_refused() -> None:
-    record = json.loads(to_json(example_results())) | {"schema": 5}
-    with pytest.raises(BadInput, match="has schema 5, this toolkit reads schema 4; update"):
+    record = json.loads(to_json(example_results())) | {"schema": 6}
+    with pytest.raises(BadInput, match="has schema 6, this toolkit reads schema 5; update"):
         from_json(json.dumps(record))
 
 
