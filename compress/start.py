@@ -224,8 +224,9 @@ class Start:
         if training.probe:
             probed = self._probed(name, module, training, extras)
             trained = self.train(name, module, replace(training, learning_rate=probed.best, probe=()), extras)
-            diverged = tuple(f"{rate:.3g}" for rate in probed.diverged)
-            return replace(trained, phase=replace(trained.phase, tried=probed.named_losses, diverged=diverged))
+            tried, diverged = probed.named_losses, tuple(f"{rate:.3g}" for rate in probed.diverged)
+            found = replace(trained.phase, tried=tried, rate=f"{probed.best:.3g}", diverged=diverged)
+            return replace(trained, phase=found)
         with self.folder.timed(name):
             checkpoint = self.folder.checkpoint(name)
             return Trained(

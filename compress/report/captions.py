@@ -57,7 +57,7 @@ def named(point: PointResult) -> str:
 
 
 def _tried_rates(phase: Phase, label: str) -> str:
-    best = min(phase.tried, key=phase.tried.__getitem__)
+    best = phase.rate or min(phase.tried, key=phase.tried.__getitem__)
     ends = [f"{wording.significant(loss, 3)} at {rate}" for rate, loss in phase.tried.items()]
     ends += [f"infinity at {rate}" for rate in phase.diverged]
     listed = wording.listed(ends, len(ends))

@@ -192,7 +192,8 @@ class Phase:
     loss: tuple[float, ...]
     quality_steps: tuple[int, ...] = ()
     quality: tuple[float, ...] = ()  # held out
-    tried: dict[str, float] = field(default_factory=dict)  # learning rate -> loss of a short training; the least won
+    tried: dict[str, float] = field(default_factory=dict)  # learning rate -> loss of a short training
+    rate: str = ""  # the one that won; in older files it was the one with the least loss
     diverged: tuple[str, ...] = ()  # learning rates at which that became infinite
 
     def __post_init__(self) -> None:

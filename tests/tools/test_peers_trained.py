@@ -87,7 +87,7 @@ def test_every_network_has_its_own_rate_for_the_same_price(entry):
     for probe in probed.values():
         assert probe["steps"] == 3
         assert len(probe["losses"]) + len(probe["diverged"]) == 3
-        assert probe["losses"][f"{probe['learning_rate']:.3g}"] == min(probe["losses"].values())
+        assert probe["losses"][f"{probe['learning_rate']:.3g}"] <= 1.02 * min(probe["losses"].values())
     rates = {row["arm"]: row["learning_rate"] for row in entry["rows"] if "learning_rate" in row}
     assert rates == {name: probe["learning_rate"] for name, probe in probed.items()}
 

@@ -34,18 +34,23 @@ def test_the_rate_with_the_least_loss_wins_and_the_network_stays_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_a_probe_is_a_sixth_of_the_training_and_warms_up_for_as_long_or_for_half_of_itself(monkeypatch):
+def test_a_probe_is_a_sixth_of_the_training(monkeypatch):
     seen = []
     monkeypatch.setattr(
         module_of_probe, "train_", lambda module, task, training, **more: seen.append((training, more["label"]))
     )
     probed(0.5, 2.0)
     assert [(each.steps, each.warm_up, each.learning_rate, each.probe, name) for each, name in seen] == [
-        (20, 10, 0.005, (), "x at 0.005"),
-        (20, 10, 0.02, (), "x at 0.02"),
+        (20, 2, 0.005, (), "x at 0.005"),
+        (20, 2, 0.02, (), "x at 0.02"),
     ]
-    probe(network(), Smooth(), Training(**{**vars(TRAINING), "probe": (1.0,), "warm_up": 5}), label="x")
-    assert seen[-1][0].warm_up == 5
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"), [((1.0, 1.019, 1.1), 0.2), ((1.0, 1.021, 1.1), 0.1), ((-1.0, -0.99, -0.9), 0.2)]
+)
+def test_of_rates_that_are_as_good_the_highest_wins(losses, best):
+    assert Probed(dict(zip((0.1, 0.2, 0.3), losses, strict=True))).best == best
 
 
 def test_rates_that_diverge_lose_and_where_all_do_it_is_said():
