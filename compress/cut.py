@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from compress.balanced import keep_counts
 from compress.export import deployable
@@ -244,7 +245,8 @@ class Cut:
     Attributes:
         keep: Kept indices by set.
         own: How many channels the method itself chose, by set; empty where it makes no choice.
-        threshold: On the scores, before channels were given back; None where the method's own choice made the cut.
+        threshold: On the scores, before channels were given back; None where the method's own choice or the solver made
+            the cut.
         speedup: Measured when the cut was chosen, counted as in `Rig.predicted_speedup`.
         measurements: How many cuts were measured on the way.
     """
@@ -301,8 +303,8 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
         steered = rig.steer(knob, "cut")
         threshold = threshold_at(steered.setting, scores) if selection == "threshold" else -math.inf
         if steered.setting > 0 and not steered.on_goal:
-            worthless = WORTH * threshold if math.isfinite(threshold) else 0.0
-            steered = _given_back(steered, scores, worthless, widths_of(knob(0.0)), rig)
+            worth = Worth(0.0, np.sum) if selection == "solver" else Worth(WORTH * threshold, np.max)
+            steered = _given_back(steered, scores, worth, widths_of(knob(0.0)), rig)
     return Cut(
         steered.keep,
         own,
@@ -312,24 +314,37 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
     )
 
 
-def _given_back(found: Steered, scores: Scores, worthless: float, widest: Mapping[str, int], rig: Rig) -> Steered:
+@dataclass(frozen=True)
+class Worth:
+    """Which step of a set is given back first.
+
+    Attributes:
+        worthless: Channels that score no more are not given back.
+        of: What a step's lost scores come to: the highest one where a threshold took them, their sum where scores add
+            up.
+    """
+
+    worthless: float
+    of: Callable[[Float[np.ndarray, " step"]], float]
+
+
+def _given_back(found: Steered, scores: Scores, worth: Worth, widest: Mapping[str, int], rig: Rig) -> Steered:
     """Give back what a cut took beyond the goal, because in a runtime a set narrows in large steps.
 
-    Again and again the set whose strongest lost channel scores highest gets its next step back, of those that fit the
-    latency that is left by what is predicted: first safely, then perhaps. How many of these steps there can be is
-    steered by measuring.
+    Again and again the set that has lost most in its last step gets it back, of those that fit the latency that is left
+    by what is predicted: first safely, then perhaps. How many of these steps there can be is steered by measuring.
 
     Args:
         found: What the cut kept.
         scores: One score per channel of every prunable set.
-        worthless: Channels that score no more are not given back.
+        worth: Of a step.
         widest: What each set may have at most.
         rig: Predicts and measures, and knows the goal.
     """
     on_goal = rig.predicted_speedup(widths_of(found.keep)) / found.speedup  # as if predictions erred by a factor
     stages = [found.keep]
     for margin in MARGINS:
-        stages += _widened(stages[-1], scores, worthless, widest, rig, margin * on_goal)
+        stages += _widened(stages[-1], scores, worth, widest, rig, margin * on_goal)
     if len(stages) == 1:
         return found
     stages.reverse()
@@ -339,22 +354,22 @@ def _given_back(found: Steered, scores: Scores, worthless: float, widest: Mappin
 
 
 def _widened(
-    keep: Keep, scores: Scores, worthless: float, widest: Mapping[str, int], rig: Rig, fast_enough: float
+    keep: Keep, scores: Scores, worth: Worth, widest: Mapping[str, int], rig: Rig, fast_enough: float
 ) -> list[Keep]:
     """Widen set after set by a step, as long as the predicted speedup allows it; return every choice on the way."""
     ranked = {name: np.sort(values)[::-1] for name, values in scores.items()}
     stages, left = [keep], list(keep)
     while True:
         widths = widths_of(stages[-1])
-        lost = {name: ranked[name][widths[name]] for name in left if widths[name] < widest[name]}
-        left = [name for name, score in lost.items() if score > worthless]
+        wider = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name]) for name in left}
+        lost = {name: ranked[name][widths[name] : wider[name]] for name in left if widths[name] < widest[name]}
+        left = [name for name, step in lost.items() if step[0] > worth.worthless]
         if not left:
             return stages[1:]
-        name = max(left, key=lost.__getitem__)
-        step = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name])}
-        wider = keep_counts(rig.graph, scores, widths | step)
-        if rig.predicted_speedup(widths_of(wider)) >= fast_enough:
-            stages.append(wider)
+        name = max(left, key=lambda one, lost=lost: float(worth.of(lost[one])))
+        kept = keep_counts(rig.graph, scores, widths | {name: wider[name]})
+        if rig.predicted_speedup(widths_of(kept)) >= fast_enough:
+            stages.append(kept)
         else:
             left.remove(name)
 

@@ -46,9 +46,9 @@ def runtime(target: str, version: str = "") -> str:
 
 def tried_rates(results: Results) -> list[str]:
     """Say which learning rates were tried before which training, and with what loss."""
-    phases = {phase.label: phase for phase in results.history}
-    phases |= {f"the network for {named(point)}": point.finetune for point in results.points if point.finetune}
-    return [_tried_rates(phase, label) for label, phase in phases.items() if phase.tried]
+    phases = [(phase.label, phase) for phase in results.history]
+    phases += [(f"the network for {named(point)}", point.finetune) for point in results.points if point.finetune]
+    return [_tried_rates(phase, label) for label, phase in phases if phase.tried]
 
 
 def named(point: PointResult) -> str:
@@ -57,11 +57,13 @@ def named(point: PointResult) -> str:
 
 
 def _tried_rates(phase: Phase, label: str) -> str:
-    best = phase.rate or min(phase.tried, key=phase.tried.__getitem__)
+    least = min(phase.tried, key=phase.tried.__getitem__)
+    best = phase.rate or least
     ends = [f"{wording.significant(loss, 3)} at {rate}" for rate, loss in phase.tried.items()]
     ends += [f"infinity at {rate}" for rate in phase.diverged]
     listed = wording.listed(ends, len(ends))
-    return f"Learning rate of {label}: {best}, after short trainings that ended at a loss of {listed}."
+    why = "" if best == least else "; of those that are next to even the highest is taken"
+    return f"Learning rate of {label}: {best}, after short trainings that ended at a loss of {listed}{why}."
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ class PruningError:
 
 @dataclass(frozen=True, config=_STRICT)
 class Phase:
-    """One training run's curve; `key` is a network's key, or "condense" and "finetune" for the two stages."""
+    """One training run's curve; `key` names the step of the run: a network's key, or "condense" and "finetune"."""
 
     key: str
     label: str

@@ -21,7 +21,8 @@ SAMPLES_FILE = "samples.npz"
 
 # History of the schema: 1, the first; 2 adds the trivial answer and what a method's scores are; 3 further budgets and
 # layers' parts of the whole network's latency; 4 blocks that went whole, and layers that became
-# grouped ones; 5 how the networks for further budgets were trained, and which blocks stayed in them.
+# grouped ones; 5 how the networks for further budgets were trained, which blocks stayed in them,
+# and which of the learning rates that were tried won.
 SCHEMA = 5
 READABLE = (1, 2, 3, 4, 5)
 _ADAPTER = TypeAdapter(Results)

@@ -21,8 +21,8 @@ class Training:
         batch: Samples a step, of all processes together.
         learning_rate: At its highest.
         probe: Multiples of the learning rate that are tried before, for a sixth of the steps each, on copies of the
-            network; the best one is then used. Empty for none. See `compress.train.probe`: recipes do this, `train_`
-            by itself does not.
+            network; the best one is then used, the highest of those next to even. Empty for none. See
+            `compress.train.probe`: recipes do this, `train_` by itself does not.
         warm_up: Steps in which the learning rate rises linearly.
         schedule: "cosine" falls to zero; "flat" stays and falls linearly at the end, so that a penalty that grows on
             the way finds the same learning rate all along; "multistep" is multiplied by `factor` at each milestone;

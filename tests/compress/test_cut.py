@@ -108,6 +108,28 @@ def test_what_the_solver_takes_too_much_is_given_back_where_it_scores_anything(m
     assert widths_of(cut_scores(dead, None, goal, "solver").keep) == widths[1]
 
 
+@pytest.mark.usefixtures("measured_as_predicted")
+@pytest.mark.parametrize(("selection", "wider"), [("threshold", "a"), ("solver", "b")])
+def test_a_step_is_worth_its_best_channel_to_a_threshold_and_all_of_them_to_the_solver(
+    monkeypatch: pytest.MonkeyPatch, selection: cut.Selection, wider: str
+) -> None:
+    scores = {
+        "a": np.array([5, 0.1, 0.1, 0.1, 9, 9, 9, 9]),
+        "b": np.array([4.9, 4.9, 9, 9, 9, 9]),
+        "c": np.full(4, 9.0),
+    }
+    widths = ({"a": 8, "b": 6, "c": 4}, {"a": 4, "b": 4, "c": 4})
+    whole, narrow = (cut.keep_counts(graph_of("Dense"), scores, each) for each in widths)
+    for knob in ("_solved", "_shared_threshold"):
+        monkeypatch.setattr(cut, knob, lambda *_: lambda setting: narrow if setting else whole)
+    goal = rig({FAST: 1.1})
+    either = [goal.predicted_speedup(widths[1] | {name: widths[0][name]}) for name in "ab"]
+    assert 1.1 * cut.MARGINS[0] < min(either)
+    monkeypatch.setattr(cut, "MARGINS", (0.999 * min(either) / 1.1,))  # so that one of them fits, and not both
+    found = cut_scores(scores, None, goal, selection)
+    assert widths_of(found.keep) == widths[1] | {wider: widths[0][wider]}
+
+
 @pytest.mark.parametrize(("b_again", "expected"), [(1.5, 6), (1.3, 4)])
 def test_what_is_given_back_is_measured(monkeypatch: pytest.MonkeyPatch, b_again: float, expected: int) -> None:
     def measure(self: Rig, keep: cut.Keep) -> dict[Target, float]:

@@ -150,6 +150,8 @@ def test_each_budget_has_its_own_network_proof_and_folder(swept):
     assert (point.key, point.budget, point.folder) == ("sweep-1.2x", "1.2 times as fast", "sweep/1.2x")
     assert point.proof is not None
     assert point.proof.passed
+    assert point.finetune is not None
+    assert point.finetune.key == "finetune sweep-1.2x"
     module = load_folder(folder / "run" / "sweep" / "1.2x", trusted=("tests",))
     assert sum(each.numel() for each in module.parameters()) == results.network("sweep-1.2x").parameters
     assert results.network("sweep-1.2x").parameters >= results.pruned.parameters
@@ -337,6 +339,7 @@ def test_a_training_runs_at_the_best_of_the_rates_that_are_probed(tmp_path, monk
     baseline = replace(plain.recipe.baseline, probe=(1e-3, 1.0))
     first = start_for(folder, baseline=baseline).baseline
     assert set(first.phase.tried) == {"2e-06", "0.002"}
+    assert first.phase.rate == "0.002"
     expected = plain.baseline.module.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in first.module.state_dict().items())
     monkeypatch.setattr("compress.start.probe", lambda *_, **__: pytest.fail("it probes again"))

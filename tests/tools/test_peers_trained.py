@@ -81,7 +81,7 @@ def test_every_network_has_the_same_steps_and_is_measured(entry):
     assert entry["budget_steps"] == 6
 
 
-def test_every_network_has_its_own_rate_for_the_same_price(entry):
+def test_every_network_has_its_own_rate_for_the_same_price(call, entry):
     probed = {row["arm"]: row["probe"] for row in entry["rows"] if row["arm"] != "original"}
     assert set(probed) == set(MADE)
     for probe in probed.values():
@@ -90,6 +90,8 @@ def test_every_network_has_its_own_rate_for_the_same_price(entry):
         assert probe["losses"][f"{probe['learning_rate']:.3g}"] <= 1.02 * min(probe["losses"].values())
     rates = {row["arm"]: row["learning_rate"] for row in entry["rows"] if "learning_rate" in row}
     assert rates == {name: probe["learning_rate"] for name, probe in probed.items()}
+    places = {path.parents[1].name for path in call.folder.rglob("probe.json")}
+    assert places == {*(f"{name}-1.3x" for name in MADE[:-1]), "original-trained-on"}
 
 
 def test_a_further_arm_leaves_the_others_and_one_that_cannot_is_a_row(call, entry, monkeypatch, capsys):

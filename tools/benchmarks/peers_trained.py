@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from compress.arguments import construct, find_callable
 from compress.budget import Budget
 from compress.cut import Cut, Rig, cut_uniform
@@ -86,10 +88,11 @@ class Arms:
         if name == ORIGINAL:
             return Made(begun.module, {"steps": 0})
         before = {"quality_before_training": self.start.quality(begun.module)}
-        probed = self.study.folder_of(_place(name, goal)).once("probe", lambda: self._probed(name, goal))
-        training = replace(self._training(arm), learning_rate=probed["learning_rate"])
+        place, training = _place(name, goal), self._training(arm)
+        probed = self.study.folder_of(place).once("probe", lambda: self._probed(place, begun.module, training))
+        training = replace(training, learning_rate=probed["learning_rate"])
         own = self.study.steps - training.steps if isinstance(arm, Ours) else 0
-        module = self.study.train_(_place(name, goal), copy.deepcopy(begun.module), training, self._taught())
+        module = self.study.train_(place, copy.deepcopy(begun.module), training, self._taught())
         counted = {"steps": own + training.steps, "learning_rate": training.learning_rate, "probe": probed}
         return Made(module, begun.facts | before | counted)
 
@@ -106,12 +109,10 @@ class Arms:
 
     # 2. Its learning rate.
 
-    def _probed(self, name: str, goal: float | None) -> Row:
+    def _probed(self, place: str, begun: nn.Module, training: Training) -> Row:
         """Choose a rate; the steps that it takes are the same for all, and not counted as the network's own."""
-        place, training = _place(name, goal), self._training(ARMS[name])
-        training = replace(training, probe=PROBES, steps=self.study.steps)  # the same price for all
+        training = replace(training, probe=PROBES, steps=self.study.steps)
         started = time.monotonic()
-        begun = self._begin(name, goal).module
         found = probe(begun, self.start.task, training, label=f"probe {place}", extras=self._taught())
         return {
             "learning_rate": found.best,

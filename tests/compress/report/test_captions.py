@@ -221,14 +221,14 @@ def test_a_network_of_a_sweep_is_not_said_to_have_no_hinges() -> None:
 
 
 def test_a_rate_that_was_probed_stands_beside_those_that_lost():
-    phase = Phase("finetune", "stage II", (), (), tried={"0.002": 0.5, "0.004": 0.25}, rate="0.004", diverged=("9",))
+    phase = Phase("finetune", "stage II", (), (), tried={"0.002": 0.25, "0.004": 0.252}, rate="0.004", diverged=("9",))
     swept = with_points(RESULTS)
     first = dataclasses.replace(swept.points[0], finetune=dataclasses.replace(phase, tried={"0.002": 0.125}, rate=""))
     results = dataclasses.replace(swept, history=(phase, *RESULTS.history), points=(first, *swept.points[1:]))
     own, other = captions.tried_rates(results)
     assert own == (
-        "Learning rate of stage II: 0.004, after short trainings that ended at a loss of 0.500 at 0.002, 0.250 at "
-        "0.004 and infinity at 9."
+        "Learning rate of stage II: 0.004, after short trainings that ended at a loss of 0.250 at 0.002, 0.252 at "
+        "0.004 and infinity at 9; of those that are next to even the highest is taken."
     )
     assert other.startswith("Learning rate of the network for “1.5 times as fast”: 0.002, after short trainings")
     assert captions.tried_rates(swept) == []

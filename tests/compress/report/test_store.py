@@ -8,7 +8,7 @@ import pytest
 
 from compress.report.store import from_json, load_results, load_samples, save_results, save_samples, to_json
 from device_profiles.errors import BadInput
-from tests.compress.report.example import example_results, example_samples
+from tests.compress.report.example import example_results, example_samples, with_points
 
 
 def test_saved_results_equal_loaded_ones(tmp_path: Path) -> None:
@@ -50,6 +50,16 @@ def test_results_of_a_newer_toolkit_are_refused() -> None:
     record = json.loads(to_json(example_results())) | {"schema": 6}
     with pytest.raises(BadInput, match="has schema 6, this toolkit reads schema 5; update"):
         from_json(json.dumps(record))
+
+
+def test_results_from_before_points_said_how_they_were_trained_are_read() -> None:
+    results = with_points(example_results())
+    record = json.loads(to_json(results)) | {"schema": 4}
+    for point in record["points"]:
+        del point["finetune"], point["refused_blocks"]
+    for phase in record["history"]:
+        del phase["rate"]
+    assert from_json(json.dumps(record)) == results
 
 
 def test_results_with_an_unknown_field_are_refused_by_name() -> None:
