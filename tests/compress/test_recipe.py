@@ -28,14 +28,14 @@ def test_the_bundled_recipe_is_valid_and_names_both_cpu_targets():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("speedup = 2.4", "speedpu = 2.4", r"unknown key 'speedpu'; allowed here: name, title, model.*"),
+        ("speedup = 2.7", "speedpu = 2.4", r"unknown key 'speedpu'; allowed here: name, title, model.*"),
         ('ranking = "linear"', 'ranking = "cubic"', r"method\.ranking \(='cubic'\).*'uniform', 'linear'"),
-        ("speedup = 2.4", "speedup = 0.5", r"speedup \(=0\.5\).*greater than 1"),
+        ("speedup = 2.7", "speedup = 0.5", r"speedup \(=0\.5\).*greater than 1"),
         ("steps = 600", "steps = 0", r"baseline\.steps \(=0\).*greater than 0"),
         ("steps = 600", "stepps = 600", r"unknown key 'baseline\.stepps'; allowed here: steps, batch"),
         ('targets = ["onnxruntime", "openvino"]', 'targets = ["tflite"]', r"targets\.0 \(='tflite'\)"),
-        ("speedup = 2.4", "", r"recipe\.toml: give either speedup or budget_ms"),
-        ("speedup = 2.4", "speedup = inf", r"speedup \(=inf\): input should be a finite number"),
+        ("speedup = 2.7", "", r"recipe\.toml: give either speedup or budget_ms"),
+        ("speedup = 2.7", "speedup = inf", r"speedup \(=inf\): input should be a finite number"),
         (
             '["onnxruntime", "openvino"]',
             '["openvino", "openvino"]',
@@ -43,12 +43,12 @@ def test_the_bundled_recipe_is_valid_and_names_both_cpu_targets():
         ),
         ('name = "unet-32"', 'name = ".unet:UNet"', r"must look like package\.module:callable"),
         ("[baseline]\nsteps = 600\nlearning_rate = 8e-3\n", "", r"recipe\.toml: there is nothing to start from"),
-        ("speedup = 2.4", "speedup = 2.4\nbudget_ms = {openvino = 3}", "give either speedup or budget_ms"),
+        ("speedup = 2.7", "speedup = 2.7\nbudget_ms = {openvino = 3}", "give either speedup or budget_ms"),
         ("[condense]", "[condense]\nprobe = [1, 3]", r"condense\.probe \(=\[1\.0, 3\.0\]\) cannot be: methods hold"),
         ("[finetune]", "[finetune]\nprobe = [0]", r"finetune\.probe\.0 \(=0\).*greater than 0"),
-        ("speedup = 2.4", "speedup = 2.4\nblocks = 2", r"blocks \(=2\): input should be a valid boolean"),
-        ("speedup = 2.4", "budget_ms = {tflite = 3}", r"budget_ms names \['tflite'\]"),
-        ("speedup = 2.4", "budget_ms = {openvino = 0}", r"budget_ms\.openvino \(=0\).*greater than 0"),
+        ("speedup = 2.7", "speedup = 2.7\nblocks = 2", r"blocks \(=2\): input should be a valid boolean"),
+        ("speedup = 2.7", "budget_ms = {tflite = 3}", r"budget_ms names \['tflite'\]"),
+        ("speedup = 2.7", "budget_ms = {openvino = 0}", r"budget_ms\.openvino \(=0\).*greater than 0"),
         ('name = "decig"', 'name = "magic"', r"method\.name \(='magic'\) is not bundled; bundled are decig"),
         ("[baseline]", "[sweep]\nspeedups = [2, 1]\n[baseline]", r"sweep\.speedups\.1 \(=1\).*greater than 1"),
         ("[baseline]", "[sweep]\nspeedups = [2, 3, 2]\n[baseline]", r"\(=\[2\.0, 3\.0, 2\.0\]\) name one twice"),
@@ -131,7 +131,7 @@ def test_the_command_line_keeps_how_a_recipe_condenses_for_its_sweep(tmp_path):
 
 def test_blocks_stay_unless_a_recipe_lets_them_go(tmp_path):
     assert not read_recipe(DEMO).blocks
-    assert read_recipe(changed(tmp_path, "speedup = 2.4", "speedup = 2.4\nblocks = true")).blocks
+    assert read_recipe(changed(tmp_path, "speedup = 2.7", "speedup = 2.7\nblocks = true")).blocks
 
 
 def test_widths_are_trained_anew_for_all_steps_and_minutes_together():
