@@ -9,7 +9,6 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from compress.balanced import keep_counts
 from compress.export import deployable
@@ -295,40 +294,22 @@ def cut_scores(scores: Scores, chosen: Keep | None, rig: Rig, selection: Selecti
     Raises:
         BudgetInfeasible: Nothing reaches the goal.
     """
-    own = widths_of(chosen or {})
+    own, threshold = widths_of(chosen or {}), None
     if not scores:  # whatever could be narrowed went with the blocks
-        steered, threshold = rig.steer(lambda _: {}, "cut"), -math.inf
+        steered = rig.steer(lambda _: {}, "cut")
     else:
         knob = _solved(scores, own, rig) if selection == "solver" else _shared_threshold(scores, own, rig)
         steered = rig.steer(knob, "cut")
-        threshold = threshold_at(steered.setting, scores) if selection == "threshold" else -math.inf
-        if steered.setting > 0 and not steered.on_goal:
-            worth = Worth(0.0, np.sum) if selection == "solver" else Worth(WORTH * threshold, np.max)
-            steered = _given_back(steered, scores, worth, widths_of(knob(0.0)), rig)
-    return Cut(
-        steered.keep,
-        own,
-        threshold if math.isfinite(threshold) else None,
-        steered.speedup * rig.goal,
-        steered.measurements,
-    )
+        if selection == "threshold" and steered.setting > 0:
+            threshold = threshold_at(steered.setting, scores)
+        if not steered.on_goal:
+            steered = _given_back(steered, scores, threshold, widths_of(knob(0.0)), rig)
+    return Cut(steered.keep, own, threshold, steered.speedup * rig.goal, steered.measurements)
 
 
-@dataclass(frozen=True)
-class Worth:
-    """Which step of a set is given back first.
-
-    Attributes:
-        worthless: Channels that score no more are not given back.
-        of: What a step's lost scores come to: the highest one where a threshold took them, their sum where scores add
-            up.
-    """
-
-    worthless: float
-    of: Callable[[Float[np.ndarray, " step"]], float]
-
-
-def _given_back(found: Steered, scores: Scores, worth: Worth, widest: Mapping[str, int], rig: Rig) -> Steered:
+def _given_back(
+    found: Steered, scores: Scores, threshold: float | None, widest: Mapping[str, int], rig: Rig
+) -> Steered:
     """Give back what a cut took beyond the goal, because in a runtime a set narrows in large steps.
 
     Again and again the set that has lost most in its last step gets it back, of those that fit the latency that is left
@@ -337,14 +318,14 @@ def _given_back(found: Steered, scores: Scores, worth: Worth, widest: Mapping[st
     Args:
         found: What the cut kept.
         scores: One score per channel of every prunable set.
-        worth: Of a step.
+        threshold: That took them: a step is worth its highest score. None where scores add up: it is worth their sum.
         widest: What each set may have at most.
         rig: Predicts and measures, and knows the goal.
     """
     on_goal = rig.predicted_speedup(widths_of(found.keep)) / found.speedup  # as if predictions erred by a factor
     stages = [found.keep]
     for margin in MARGINS:
-        stages += _widened(stages[-1], scores, worth, widest, rig, margin * on_goal)
+        stages += _widened(stages[-1], scores, threshold, widest, rig, margin * on_goal)
     if len(stages) == 1:
         return found
     stages.reverse()
@@ -354,19 +335,25 @@ def _given_back(found: Steered, scores: Scores, worth: Worth, widest: Mapping[st
 
 
 def _widened(
-    keep: Keep, scores: Scores, worth: Worth, widest: Mapping[str, int], rig: Rig, fast_enough: float
+    keep: Keep,
+    scores: Scores,
+    threshold: float | None,
+    widest: Mapping[str, int],
+    rig: Rig,
+    fast_enough: float,
 ) -> list[Keep]:
     """Widen set after set by a step, as long as the predicted speedup allows it; return every choice on the way."""
+    worthless, worth = (0.0, np.sum) if threshold is None else (WORTH * threshold, np.max)
     ranked = {name: np.sort(values)[::-1] for name, values in scores.items()}
     stages, left = [keep], list(keep)
     while True:
         widths = widths_of(stages[-1])
         wider = {name: rounded_width(widths[name] + 1, widest[name], rig.multiples[name]) for name in left}
         lost = {name: ranked[name][widths[name] : wider[name]] for name in left if widths[name] < widest[name]}
-        left = [name for name, step in lost.items() if step[0] > worth.worthless]
+        left = [name for name, step in lost.items() if step[0] > worthless]
         if not left:
             return stages[1:]
-        name = max(left, key=lambda one, lost=lost: float(worth.of(lost[one])))
+        name = max(left, key=lambda one, lost=lost: float(worth(lost[one])))
         kept = keep_counts(rig.graph, scores, widths | {name: wider[name]})
         if rig.predicted_speedup(widths_of(kept)) >= fast_enough:
             stages.append(kept)

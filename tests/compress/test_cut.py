@@ -285,6 +285,9 @@ def test_a_threshold_that_gives_back_keeps_no_more_than_a_solved_cut() -> None:
         generator = np.random.default_rng(seed)
         scores = {name: generator.lognormal(0, 1, len(values)) for name, values in SCORES.items()}
         threshold, solved = (cut_scores(scores, None, both, selection) for selection in ("threshold", "solver"))
+        assert both.predicted_speedup(widths_of(solved.keep)) == pytest.approx(solved.speedup)
+        assert solved.speedup >= 2.5
+        assert solved.threshold is None
         ahead.append(_kept(scores, solved) - _kept(scores, threshold))
     assert min(ahead) >= -1e-9
     assert max(ahead) > 0.1
