@@ -55,7 +55,7 @@ precision = "32-true"
 RIGS = {key: SimpleNamespace(goal=goal) for key, goal in (("pruned", 1.5), ("sweep-1.2x", 1.2), ("sweep-90x", 90))}
 
 
-def network(width: int = 32) -> nn.Module:
+def network(width: int = 64) -> nn.Module:
     """Two wide layers, so that half of them is clearly faster."""
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
