@@ -66,6 +66,8 @@ class Job:
     def out_of_reach(self) -> dict[str, str]:
         """Why further budgets cannot be met, by key: measured before stage I, which is not steered to them.
 
+        A method that finds one out of its own reach when stage I begins adds it.
+
         Empty where blocks may go or the method replaces layers: how fast that can become is only known then.
 
         Raises:
@@ -120,7 +122,13 @@ class Job:
         repeated = self.recipe.sweep is not None and self.recipe.sweep.condense == "per budget"
         suffix = steered if repeated else self.recipe.budget
         if steered.key not in self._condensed:
-            self._condensed[steered.key] = self._condense(steered, suffix)
+            try:
+                self._condensed[steered.key] = self._condense(steered, suffix)
+            except BudgetInfeasible as error:
+                if steered == self.recipe.budget:
+                    raise
+                self.out_of_reach[steered.key] = str(error)  # of the method; the others go on without it
+                return self.condensed(budget)
         found = self._condensed[steered.key]
         return found if steered == budget else replace(found, chosen=None)
 
@@ -151,8 +159,8 @@ class Job:
         return {budget.key: self._point(budget) for budget in self.recipe.further_budgets if budget.key in self.rigs}
 
     def _point(self, budget: Budget) -> Point:
-        hopeless = self.out_of_reach.get(budget.key, "")
-        return Point(self.start, budget, self.rigs[budget.key], self.condensed(budget), hopeless)
+        condensed = self.condensed(budget)
+        return Point(self.start, budget, self.rigs[budget.key], condensed, self.out_of_reach.get(budget.key, ""))
 
     # 4. The networks on the targets.
 

@@ -16,6 +16,7 @@ from torch import nn
 from compress import pipeline
 from compress.cut import Cut, Rig
 from compress.job import Job
+from compress.methods.auto_pruner import AutoPruner
 from compress.model_folder import load_folder, load_network
 from compress.overrides import Overrides
 from compress.point import Condensed, Point
@@ -193,6 +194,28 @@ def test_nothing_is_condensed_for_a_budget_out_of_reach(tmp_path, monkeypatch, c
     job.rigs, job.out_of_reach = RIGS, {"sweep-90x": "too much is asked for"}
     assert job.further_points["sweep-90x"].out_of_reach == "too much is asked for"
     assert shaped == ["pruned"]
+
+
+@pytest.mark.parametrize("condense", ["once", "per budget"])
+def test_a_budget_out_of_a_methods_own_reach_is_said_and_the_others_are_made(tmp_path, monkeypatch, condense):
+    text = RECIPE.replace('name = "l2"', 'name = "auto-pruner"') + "[condense]\nsteps = 60\nbatch = 32\n"
+    (tmp_path / "recipe.toml").write_text(text)
+    recipe = read_recipe(tmp_path / "recipe.toml", Overrides(sweep={"speedups": [1.2, 90], "condense": condense}))
+    job = Job(recipe, RunFolder(tmp_path / "run", {}))
+    prepare, train, trained = AutoPruner.prepare, Start.train, []
+
+    def narrowly(self, context):
+        return prepare(self, replace(context, speedup=lambda widths: 2.0 if widths else 1.0))
+
+    monkeypatch.setattr(AutoPruner, "prepare", narrowly)
+    monkeypatch.setattr(Rig, "check_reach", lambda *_: None)  # the runtime alone would reach it
+    monkeypatch.setattr(Start, "train", lambda self, name, *rest: trained.append(name) or train(self, name, *rest))
+    points = {"pruned": job.point} | job.further_points
+    assert "a speedup of 90.0 is out of reach" in points["sweep-90x"].out_of_reach
+    assert not points["sweep-1.2x"].hopeless
+    assert not points["pruned"].hopeless
+    steps = ["condense", "condense sweep-1.2x"] if condense == "per budget" else ["condense"]
+    assert trained == ["baseline", *steps]
 
 
 def test_where_a_runs_own_budget_is_out_of_reach_nothing_is_condensed_and_next_time_it_is_measured_again(
