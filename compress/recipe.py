@@ -58,7 +58,12 @@ class ModelChoice(Choice):
 
 
 class Distillation(_Strict):
-    """Who teaches in stage II: the original network, the condensed one as in the paper, or none; and how much."""
+    """Who teaches in the fine-tuning.
+
+    Attributes:
+        teacher: The "original" network, the "condensed" one as in DECIG's paper, or "none".
+        weight: How much the distillation loss counts beside the task's own.
+    """
 
     teacher: Literal["original", "condensed", "none"] = "original"
     weight: float = Field(0.4, ge=0)
@@ -145,6 +150,8 @@ class Recipe(_Strict):
             widths, the better way and the longer one, or from "isolated" layers.
         profile_seconds: How long to measure l(i) on each target; in context, again.
         measure_seconds: How long to measure latencies on each target, each time.
+        distillation: Who teaches in the fine-tuning.
+        goals: What the run promises.
         baseline: How to train the network that is to become faster; without it, the weights of the model are it.
         condense: How the method trains; a score that needs no training does without.
         finetune: How the pruned network is trained on.
