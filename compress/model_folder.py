@@ -156,17 +156,18 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def load_network(path: Path) -> Network:
+def load_network(path: Path | str) -> Network:
     """Load the ONNX network; this needs nothing of the code that the original was made by.
 
     Raises:
         BadInput: The folder is not whole or was changed.
     """
+    path = Path(path)
     read_record(path)
     return Network.read(path / MODEL)
 
 
-def load_folder(path: Path, trusted: Sequence[str] = ()) -> nn.Module:
+def load_folder(path: Path | str, trusted: Sequence[str] = ()) -> nn.Module:
     """Rebuild the pruned module: build the original, replace what was replaced, and load tensors of the pruned sizes.
 
     Args:
@@ -181,6 +182,7 @@ def load_folder(path: Path, trusted: Sequence[str] = ()) -> nn.Module:
         BadInput: The folder is not whole or was changed, or the original cannot be built; `load_network` may still
             do.
     """
+    path = Path(path)
     record = read_record(path)
     try:
         tensors = read_tensors(_read(path / WEIGHTS))

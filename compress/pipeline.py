@@ -40,8 +40,8 @@ class Outcome:
 
 
 def compress(
-    recipe_path: Path,
-    output: Path | None = None,
+    recipe_path: Path | str,
+    output: Path | str | None = None,
     overrides: Overrides | None = None,
     *,
     command: str = "",
@@ -61,8 +61,8 @@ def compress(
         BudgetInfeasible: The recipe's speedup cannot be reached.
         ParityFailed: A pruned network is not what it should be; nothing of it is written.
     """
-    recipe = read_recipe(recipe_path, overrides)
-    path = output or RUNS / recipe.name
+    recipe = read_recipe(Path(recipe_path), overrides)
+    path = Path(output) if output else RUNS / recipe.name
     folder = RunFolder(path, on_first(lambda: configuration(recipe)), restart=restart)
     if not on_first((path / RESULTS_FILE).exists):
         _write(Job(recipe, folder), path, command)

@@ -49,8 +49,18 @@ def save_checkpoint(path: Path, trained: Trained, kept: Kept) -> None:
         for index, moments in content["state"].items():
             tensors |= {f"optimizer/{name}/{index}/{key}": value for key, value in moments.items()}
     metadata = {"values": json.dumps(dict(kept.values)), "groups": json.dumps(groups)}
-    contiguous = {key: value.contiguous() for key, value in tensors.items()}
-    write_whole(path, safetensors.torch.save(contiguous, metadata))
+    write_whole(path, safetensors.torch.save(_apart(tensors), metadata))
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give every name a memory of its own, as the format asks for: modules may use one parameter under two names."""
+    found, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        found[name] = tensor.contiguous()
+        if (place := found[name].untyped_storage().data_ptr()) in seen:
+            found[name] = found[name].clone()
+        seen.add(place)
+    return found
 
 
 def load_checkpoint(path: Path, trained: Trained) -> Kept:

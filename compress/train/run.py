@@ -65,6 +65,7 @@ class Run:
         seed_(self.fabric.device, training.seed)
         self.companions = task.companions() if isinstance(task, Accompanied) else None
         self.home = device_of(module)
+        self.layout = _layout(module, task.batch(0, training.batch).inputs[:1])
         self._move_(self.fabric.device)
         groups = extras.parameter_groups or [{"params": list(module.parameters()), "lr": 1.0}]
         self.optimizer = make_optimizer(training, groups)
@@ -179,7 +180,7 @@ class Run:
         return Trained(modules, optimizers)
 
     def _move_(self, device: torch.device) -> None:
-        self.module.to(device, memory_format=torch.channels_last)  # 1.5 times as fast as NCHW on a CPU
+        self.module.to(device, memory_format=self.layout)
         for each in self.extras.modules.values():
             each.to(device)
         if self.extras.teacher is not None:
@@ -189,9 +190,7 @@ class Run:
 
     def _draw(self) -> Batch:
         batch = share_of(self.fabric, self.task.batch(self.step, self.training.batch))
-        inputs = batch.inputs
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = batch.inputs.contiguous(memory_format=self.layout)
         return replace(batch, inputs=inputs.to(self.fabric.device), targets=batch.targets.to(self.fabric.device))
 
     def _forward(self, inputs: Tensor) -> Tensor:
@@ -279,3 +278,17 @@ class Run:
             self.time_share = self.fabric.broadcast(self._seconds() / (60 * self.training.minutes))
         finished = self.extras.finished
         self.over = self.progress == 1.0 or (finished is not None and self.step > 0 and finished())
+
+
+def _layout(module: nn.Module, sample: Tensor) -> torch.memory_format:
+    """Choose how feature maps lie in memory: channels last is 1.5 times as fast on a CPU, where a network can do it.
+
+    Three-dimensional convolutions have another layout, and a `view` asks for the one that it was written for.
+    """
+    if sample.dim() != 4 or any(parameter.dim() > 4 for parameter in module.parameters()):
+        return torch.contiguous_format
+    try:
+        run_in_chunks(module, sample.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last

@@ -16,9 +16,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own_network.md").read_text("utf-8")
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return found
+def block(language: str, which: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[which]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +51,13 @@ def test_the_pages_example_is_compressed_by_the_pages_command(folder):
     assert summary["quality"]["unit"] == "dB"
     assert (folder / "runs" / "deblur" / "model.onnx").exists()
     assert "<img" not in (folder / "runs" / "deblur" / "report.html").read_text()  # a task without pictures has none
+
+
+def test_the_result_is_loaded_in_torch_as_the_page_says(folder):
+    code = block("python", 1) + "print(sum(each.numel() for each in module.parameters()))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
+    summary = json.loads((folder / "runs" / "deblur" / "summary.json").read_text())
+    assert int(loaded.stdout) == summary["parameters"]["pruned"]
 
 
 @pytest.mark.parametrize(

@@ -345,3 +345,57 @@ def test_the_teacher_and_the_network_end_where_they_were():
     train_(module, Smooth(), replace(ALONE, steps=1), label="x", extras=Extras(teacher=Teacher(teacher, 1.0)))
     assert {p.device.type for p in [*module.parameters(), *teacher.parameters()]} == {"cpu"}
     assert not module.training
+
+
+class Viewing(nn.Module):
+    """Flattens by `view`, which asks for channels first in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.last = nn.Linear(8 * 8 * 8, 3 * 8 * 8)
+
+    def forward(self, inputs):
+        hidden = torch.relu(self.first(inputs))
+        return self.last(hidden.view(hidden.size(0), -1)).view(inputs.shape)
+
+
+class InDepth(nn.Module):
+    """Convolves along a depth, too, whose weights have five dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Conv3d(4, 1, 3, padding=1))
+
+    def forward(self, inputs):
+        return self.inner(inputs[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("made", [Viewing, InDepth])
+def test_a_network_that_cannot_have_its_channels_last_is_trained_with_its_channels_first(made):
+    torch.manual_seed(0)
+    module = made()
+    phase = train_(module, Smooth(), replace(ALONE, steps=60, learning_rate=1e-2), label="x")
+    assert phase.quality[-1] < phase.quality[0]
+    assert all(parameter.is_contiguous() for parameter in module.parameters())
+
+
+def test_any_other_network_is_trained_with_its_channels_last():
+    module = network()
+    train_(module, Smooth(), replace(ALONE, steps=1), label="x")
+    assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_layer_that_is_used_under_two_names_is_kept_in_checkpoints(tmp_path):
+    def made():
+        torch.manual_seed(0)
+        shared, layers = nn.PReLU(8), network()
+        return nn.Sequential(layers[0], shared, nn.Conv2d(8, 8, 1), shared, layers[-1])
+
+    path, training = tmp_path / "x.safetensors", replace(ALONE, steps=5)
+    module, restored = made(), made()
+    train_(module, Smooth(), training, label="x", checkpoint=path)
+    train_(restored, Smooth(), training, label="x", checkpoint=path)
+    assert same(module, restored)
+    assert restored[1] is restored[3]
+    assert not torch.equal(restored[1].weight, made()[1].weight)
