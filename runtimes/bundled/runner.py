@@ -57,17 +57,22 @@ def main(arguments: list[str] | None = None) -> int:
 class Watchdog:
     """End the process when nothing has moved for too long: a runtime that hangs cannot be interrupted otherwise.
 
+    It watches what is done inside its `with`, and nothing after that.
+
     Args:
         limit_s: How long one network may take to be loaded or run.
     """
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s, self._at, self._doing = limit_s, time.monotonic(), ""
+        self._done = threading.Event()
 
-    def start(self) -> None:
-        """Begin to watch."""
+    def __enter__(self) -> None:
         self.moved("the start")
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
 
     def moved(self, doing: str) -> None:
         """Tell that work goes on, and with what."""
@@ -75,7 +80,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while time.monotonic() - self._at < self.limit_s:
-            time.sleep(min(1.0, self.limit_s / 4))
+            if self._done.wait(min(1.0, self.limit_s / 4)):
+                return
         say(
             f"error: {self._doing!r} has not moved for {self.limit_s:g} s; what is finished is kept: "
             "start again to try again, or give --watchdog-s more"
@@ -153,13 +159,13 @@ def run_bundle(folder: Path, watchdog: Watchdog) -> None:
             _check_same(record, here, runtime.version)
     append_record(results, {"record": "environment", "bundle": bundle, "version": runtime.version, "environment": here})
     _report_load(here)
-    watchdog.start()
     run = Run(folder, manifest, runtime, watchdog)
     done = {(record["record"], record.get("name")) for record in records}
-    for place, (kind, name) in enumerate(manifest["jobs"], start=1):
-        if (kind, name) not in done:
-            say(f"[{place}/{len(manifest['jobs'])}] {_title(kind, name, manifest)}")
-            append_record(results, dict(run.job(kind, name), bundle=bundle))
+    with watchdog:
+        for place, (kind, name) in enumerate(manifest["jobs"], start=1):
+            if (kind, name) not in done:
+                say(f"[{place}/{len(manifest['jobs'])}] {_title(kind, name, manifest)}")
+                append_record(results, dict(run.job(kind, name), bundle=bundle))
     say(f"done: {results}")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -170,12 +171,26 @@ runner.main(["--folder", {str(folder)!r}, "--watchdog-s", "1"])
 
 
 def test_a_watchdog_leaves_work_alone_that_moves() -> None:
-    watchdog = Watchdog(0.2)
-    watchdog.start()
-    for _ in range(10):
-        watchdog.moved("work")
-        time.sleep(0.03)
-    watchdog.limit_s = 1e9
+    watchdog = Watchdog(2.0)
+    with watchdog:
+        for _ in range(10):
+            watchdog.moved("work")
+            time.sleep(0.3)
+
+
+def test_a_watchdog_leaves_alone_what_comes_after_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(runner.os, "_exit", ended.append)
+    runner.run_bundle(folder, Watchdog(1e9))
+    with Watchdog(0.05):
+        time.sleep(0.5)
+    assert ended == [2]  # what hangs is ended
+    with pytest.raises(KeyError), Watchdog(0.05):
+        raise KeyError
+    watchers = [thread for thread in threading.enumerate() if "_watch" in thread.name]
+    time.sleep(0.5)
+    assert ended == [2]
+    assert not any(thread.is_alive() for thread in watchers)
 
 
 def test_openvino_in_another_precision_than_was_asked_for_is_refused(tmp_path: Path) -> None:
