@@ -30,7 +30,8 @@ from compress.run_folder import RunFolder
 from compress.scores import Scores, producers, set_norms
 from compress.tasks import TASKS
 from compress.tasks.base import Comparable, Task
-from compress.train.judge import judge
+from compress.tasks.teaching import check_teaching
+from compress.train.judge import mean_quality, run_in_chunks
 from compress.train.loop import Extras, Training, train_
 from compress.train.probe import Probed, check_probe, probe
 from compress.train.processes import on_first
@@ -99,8 +100,10 @@ class Start:
         module = self.fresh(self.recipe.seed)
         if self.recipe.model.weights is not None:
             load_weights_(module, self.recipe.model.weights)
-        if self.recipe.baseline is not None and not self.folder.checkpoint("baseline").exists():
-            self._check_prunable(module)  # before it is trained
+        if not self.folder.checkpoint("baseline").exists():  # before it is trained
+            self._check_judgement(module)
+            if self.recipe.baseline is not None:
+                self._check_prunable(module)
         return self.train("baseline", module, self.recipe.baseline)
 
     @cached_property
@@ -117,7 +120,7 @@ class Start:
         if not isinstance(self.task, Comparable):
             return None
         held_out = self.task.held_out()
-        return self.task.quality(self.task.trivial(held_out.inputs), held_out.targets).mean().item()
+        return mean_quality(self.task, self.task.trivial(held_out.inputs), held_out)
 
     # 2. Its channels, and what each layer costs on each target.
 
@@ -249,7 +252,17 @@ class Start:
 
     def quality(self, module: nn.Module) -> float:
         """Judge a network on the held-out data."""
-        return judge(module, self.task, self.task.held_out()).mean().item()
+        held_out = self.task.held_out()
+        return mean_quality(self.task, run_in_chunks(module, held_out.inputs), held_out)
+
+    def _check_judgement(self, module: nn.Module) -> None:
+        """Make sure that the task can judge networks, and that a teacher's outputs can be compared with theirs."""
+        held_out, teaching = self.task.held_out(), self.recipe.distillation
+        outputs = run_in_chunks(module, held_out.inputs)
+        mean_quality(self.task, outputs, held_out)
+        _ = self.trivial_quality
+        if teaching.teacher != "none" and teaching.weight:
+            check_teaching(self.task, outputs, held_out)
 
     def _check_prunable(self, module: nn.Module) -> None:
         graph = self._prunable(analyse(export_module(module, self.example)))

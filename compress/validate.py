@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compress.graph.network import Network
 from compress.report.results import ParityResult, TargetNetwork
 from compress.tasks.base import Batch, Task
+from compress.train.judge import mean_quality
 from device_profiles.measurement import Measurement
 from device_profiles.target import Target
 from runtimes.base import Session, open_session, time_operators, times_operators
@@ -160,7 +161,7 @@ def _validated(
     parity = compare(expected, {"output": outputs[:PARITY_SAMPLES].numpy()}, TOLERANCES[target.precision])
     return TargetNetwork(
         latency=latency,
-        quality=task.quality(outputs, held_out.targets).mean().item(),
+        quality=mean_quality(task, outputs, held_out),
         parity=ParityResult(parity.max_abs_error, parity.relative_to_spread, parity.tolerance, parity.passed),
     )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from compress.tasks.base import Batch, Task
+from device_profiles.errors import BadInput
 
 CHUNK = 16  # samples at once: the activations of a 128 x 128 U-Net stay in tens of megabytes
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -28,6 +30,22 @@ def run_in_chunks(module: nn.Module, inputs: Tensor) -> Tensor:
 def judge(module: nn.Module, task: Task, batch: Batch) -> Float[Tensor, " n"]:
     """Return the task's metric of each sample of a batch."""
     return task.quality(run_in_chunks(module, batch.inputs), batch.targets)
+
+
+def mean_quality(task: Task, outputs: Tensor, batch: Batch) -> float:
+    """Return the task's metric over a batch, one number.
+
+    Raises:
+        BadInput: It is infinite or not a number.
+    """
+    found = task.quality(outputs, batch.targets)
+    if not math.isfinite(mean := found.mean().item()):
+        broken = int((~found.isfinite()).sum())
+        raise BadInput(
+            f"task.quality is {mean} over {len(batch)} held-out samples, {broken} of its {found.numel()} values are no "
+            "finite numbers; let it return a finite one for every sample, such as a bound for what is perfect"
+        )
+    return mean
 
 
 def recalibrate_(module: nn.Module, task: Task, samples: int = RECALIBRATION_SAMPLES) -> None:

@@ -16,7 +16,7 @@ from compress.tasks.base import Accompanied, Batch, Task, Teachable
 from compress.train.average import Average
 from compress.train.checkpoint import Kept, Trained, below, load_checkpoint, save_checkpoint
 from compress.train.extras import Extras
-from compress.train.judge import device_of, judge, run_in_chunks
+from compress.train.judge import device_of, mean_quality, run_in_chunks
 from compress.train.optimizer import make_optimizer
 from compress.train.processes import (
     agree_,
@@ -266,7 +266,7 @@ class Run:
         if self.fabric.is_global_zero:
             held_out = self.task.held_out().chunks(LOOK_SAMPLES)[0]
             with self.average.inside(self.module) if self.average is not None else contextlib.nullcontext():
-                quality = judge(self.module, self.task, held_out).mean().item()
+                quality = mean_quality(self.task, run_in_chunks(self.module, held_out.inputs), held_out)
         return self.fabric.broadcast(quality)
 
     def _seconds(self) -> float:

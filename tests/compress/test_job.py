@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 from torch import nn
 
 from compress.job import Job
 from compress.methods import METHODS
 from compress.profiling import Profiling
-from compress.recipe import Choice, ModelChoice, Recipe
+from compress.recipe import Choice, Distillation, ModelChoice, Recipe
 from compress.run_folder import RunFolder
 from compress.tasks.base import Batch
 from device_profiles.errors import BadInput
@@ -58,6 +59,32 @@ class Unlike:
     """No task at all."""
 
 
+class Untaught(HoldsNothingOut):
+    """A cross-entropy, and nothing that compares a student with its teacher."""
+
+    distillation = None
+    held_out = Digits.held_out
+
+
+class Boundless(Digits):
+    """Judged by numbers of which some are infinite."""
+
+    def quality(self, outputs, targets):
+        return 1 / (targets.float() - 3)
+
+
+class BoundlessAnswer(Digits):
+    """Judged well but for what one would answer without learning."""
+
+    trivial_name = "nothing"
+
+    def trivial(self, inputs):
+        return torch.full((len(inputs), 10), torch.nan)
+
+    def quality(self, outputs, targets):
+        return outputs.mean(1)
+
+
 def flat(width: float = 64):
     """One layer, whose outputs are the network's."""
     return nn.Sequential(nn.Flatten(), nn.Linear(int(width), 10))
@@ -75,6 +102,32 @@ def test_a_wrong_task_is_refused_before_anything_is_trained(tmp_path, task, mess
     recipe = recipe_for("l1").model_copy(update={"task": Choice(name=f"tests.compress.test_job:{task}")})
     with pytest.raises(BadInput, match=message):
         Job(recipe, RunFolder(tmp_path / "run", {}))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            "Untaught",
+            r"is no distance: .* give the task a distillation\(outputs, taught\), or set distillation.weight = 0",
+        ),
+        ("Boundless", r"task.quality is inf over 597 held-out samples, \d+ of its 597 values are no finite numbers"),
+        ("BoundlessAnswer", "task.quality is nan over 597 held-out samples, 597 of its 597 values"),
+    ],
+)
+def test_a_task_that_would_spoil_the_run_is_refused_before_anything_is_trained(tmp_path, task, message):
+    recipe = recipe_for("l1").model_copy(update={"task": Choice(name=f"tests.compress.test_job:{task}")})
+    job = Job(recipe, RunFolder(tmp_path / "run", {}))
+    with pytest.raises(BadInput, match=message):
+        _ = job.start.baseline
+    assert not job.folder.checkpoint("baseline").exists()
+
+
+def test_a_task_needs_no_distance_where_nobody_teaches(tmp_path):
+    recipe = recipe_for("l1").model_copy(
+        update={"task": Choice(name="tests.compress.test_job:Untaught"), "distillation": Distillation(weight=0)}
+    )
+    assert Job(recipe, RunFolder(tmp_path / "run", {})).start.baseline.phase is not None
 
 
 def test_a_network_that_cannot_be_pruned_is_refused_before_it_is_trained(tmp_path):

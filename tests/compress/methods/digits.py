@@ -48,6 +48,9 @@ class Digits:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(outputs, targets)
 
+    def distillation(self, outputs: Tensor, taught: Tensor) -> Tensor:
+        return functional.kl_div(outputs.log_softmax(1), taught.softmax(1), reduction="batchmean")
+
     def quality(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return 100.0 * (outputs.argmax(1) == targets).float()
 
