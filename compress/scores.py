@@ -42,9 +42,8 @@ class Producer:
     def rows(self, weight: Tensor) -> Float[Tensor, "outputs inputs"]:
         """Arrange the layer's weight, or anything of its shape, so that what makes one output is one row."""
         outputs = self.layer.out_channels
-        if self.axis == 1:  # a transposed convolution has its groups along the inputs
-            grouped = weight.reshape(self.layer.groups, -1, *weight.shape[1:])
-            return grouped.transpose(1, 2).reshape(outputs, -1)
+        if self.axis == 1:
+            return by_output(weight, self.layer.groups).reshape(outputs, -1)
         return weight.reshape(-1, outputs, *weight.shape[1:]).transpose(0, 1).reshape(outputs, -1)  # gates of an LSTM
 
     def per_output(self, weight: Tensor) -> Float[Tensor, " outputs"]:
@@ -60,6 +59,24 @@ class Producer:
         own = torch.from_numpy(np.flatnonzero(self.channels >= 0)).to(values.device)
         index = torch.from_numpy(self.channels[self.channels >= 0]).to(values.device)
         return values.new_zeros(self.width).index_add(0, index, values[own])
+
+
+def by_output(weight: Tensor, transposed: int = 0) -> Tensor:
+    """View a layer's weight with what makes one output in one place, so that it can be changed there.
+
+    Args:
+        weight: Of a layer or a normalisation.
+        transposed: How many groups a transposed convolution has, which lie along its inputs; 0 for everything else.
+
+    Returns:
+        A view `[groups, outputs of each, ...]`; everything but a transposed convolution is one group.
+    """
+    return weight.unflatten(0, (transposed, -1)).transpose(1, 2) if transposed else weight[None]
+
+
+def transposed_groups(part: nn.Module) -> int:
+    """Return how many groups a transposed convolution has, 0 of everything else."""
+    return part.groups if isinstance(part, nn.modules.conv._ConvTransposeNd) else 0
 
 
 def weight_name(layer: Layer, tensors: Tensors) -> str:

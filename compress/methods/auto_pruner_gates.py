@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.methods.auto_pruner_taps import Tap
+from compress.scores import by_output, transposed_groups
 
 VOTES = 20  # steps whose codes are counted; lambda and alpha are adapted as often
 FIRST_CAP = 0.95  # of the channels off
@@ -95,9 +96,8 @@ def spread(factors: Float[Tensor, " c"], tap: Tap, output: Tensor) -> Tensor:
 def zero_(part: nn.Module, tap: Tap, mask: Float[Tensor, " c"]) -> None:
     """Set what makes the masked channels of a layer or normalisation to zero."""
     off = torch.cat([mask, mask.new_ones(1)])[tap.positions.to(mask.device)] == 0  # -1 is the added one
-    weight = part.weight
-    rows = weight.transpose(0, 1) if isinstance(part, nn.modules.conv._ConvTransposeNd) else weight
+    rows = by_output(part.weight, transposed_groups(part))
     with torch.no_grad():
-        rows[off] = 0
+        rows[off.view(rows.shape[:2])] = 0
         if part.bias is not None:
             part.bias[off] = 0

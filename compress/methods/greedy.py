@@ -25,7 +25,7 @@ from torch import nn
 from compress.balanced import keep_counts
 from compress.gates import gate_scores
 from compress.methods.base import Context
-from compress.scores import Producer, Scores, makers_of, weight_name
+from compress.scores import Producer, Scores, by_output, makers_of, weight_name
 from compress.select import Selection
 from compress.surgery import named_tensors
 from compress.train.judge import recalibrate_
@@ -176,8 +176,9 @@ def silence_(made_by: Mapping[str, tuple[Producer, ...]], module: nn.Module, ali
                     if vector in tensors:
                         tensors[vector][dead] = 0.0
                 weight = tensors[weight_name(maker.layer, tensors)]
-                if (norm is None or norm.scale not in tensors) and weight.shape[maker.axis] == len(dead):
-                    weight.index_fill_(maker.axis, dead.nonzero()[:, 0], 0.0)
+                rows = by_output(weight, maker.layer.groups if maker.axis == 1 else 0)
+                if (norm is None or norm.scale not in tensors) and rows.shape[:2].numel() == len(dead):
+                    rows[dead.view(rows.shape[:2])] = 0.0
 
 
 def _ranks(scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

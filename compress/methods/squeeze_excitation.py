@@ -33,7 +33,7 @@ from compress.graph.channels import ChannelGraph, Keep, Layer
 from compress.methods.base import Context
 from compress.operators import WEIGHTED, Operators, kind
 from compress.report.gates import GatedBlock
-from compress.scores import Scores, producers, set_norms
+from compress.scores import Scores, by_output, producers, set_norms, transposed_groups
 from compress.select import Selection
 from compress.surgery import named_tensors
 from compress.tasks.base import Batch
@@ -309,10 +309,9 @@ def insert_gates_(module: nn.Module, graph: ChannelGraph, gated: set[str], reduc
 def absorb_gate_(module: nn.Module, name: str, mean: Float[Tensor, " channels"]) -> None:
     """Replace an inserted block by its mean gate, multiplied into the weights of the module that carries it."""
     part = module.get_submodule(name)
-    axis = 1 if isinstance(part, nn.ConvTranspose2d) else 0
-    shape = [-1 if a == axis else 1 for a in range(part.weight.ndim)]
+    rows = by_output(part.weight, transposed_groups(part))
     with torch.no_grad():
-        part.weight.mul_(mean.reshape(shape))
+        rows.mul_(mean.reshape(*rows.shape[:2], *[1] * (rows.ndim - 2)))
         if part.bias is not None:
             part.bias.mul_(mean)
     del part.gate

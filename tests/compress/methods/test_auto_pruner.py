@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from compress.export import export_module
 from compress.graph.analyse import analyse
 from compress.graph.channels import ChannelGraph
 from compress.methods.auto_pruner import PULL, AutoPruner, Gating
-from compress.methods.auto_pruner_gates import FROZEN, LEARNING, VOTES, WAITING
+from compress.methods.auto_pruner_gates import FROZEN, LEARNING, VOTES, WAITING, zero_
 from compress.methods.base import Context
 from compress.surgery import prune_module
 from compress.train.loop import Training, train_
@@ -112,6 +113,15 @@ def test_finishing_leaves_a_plain_network_whose_cut_is_exact(name):
     assert not any(part._forward_hooks for part in module.modules())
     assert torch.allclose(module(inputs), masked, atol=EXACT)
     assert torch.allclose(prune_module(module, graph, gating.keep())(inputs), masked, atol=EXACT)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_what_a_code_turns_off_is_zero_behind_a_transposed_convolution_in_groups(groups):
+    part, mask = nn.ConvTranspose2d(6, 12, 2, groups=groups), (torch.arange(12) % 3 != 1).float()
+    inputs = torch.randn(2, 6, 4, 4)
+    wanted = part(inputs) * mask[:, None, None]
+    zero_(part, SimpleNamespace(positions=torch.arange(12)), mask)
+    assert torch.allclose(part(inputs), wanted, atol=1e-6)
 
 
 def test_a_gate_in_front_of_a_relu_is_one_behind_it():

@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from compress.balanced import keep_counts
 from compress.cut import cut_at_random
+from compress.export import export_module
+from compress.graph.analyse import analyse
 from compress.methods.base import Context
-from compress.methods.greedy import Greedy
+from compress.methods.greedy import Greedy, silence_
+from compress.scores import makers_of
 from compress.surgery import prune_module
 from compress.train.judge import recalibrate_
 from compress.train.loop import Training
@@ -112,6 +116,20 @@ def test_a_dead_channel_goes_first():
         module[4].bias[5] = 0.0
     _, scores = selected(Greedy(cuts=3, samples=8), dict.fromkeys(FULL, 1.0), module=module)
     assert scores["3"][5] == scores["3"].min()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_what_is_not_alive_is_zero_where_a_transposed_convolution_makes_it(groups):
+    module = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 12, 2, groups=groups), nn.ReLU(), nn.Conv2d(12, 2, 1)
+    )
+    makers = makers_of(analyse(export_module(module, torch.zeros(1, 1, 8, 8))))
+    alive = {name: np.arange(makers[name][0].width) % 3 != 1 for name in ("0", "2")}
+    inputs = torch.randn(2, 1, 8, 8)
+    first = module[:2](inputs) * torch.from_numpy(alive["0"])[:, None, None]
+    wanted = module[2:4](first) * torch.from_numpy(alive["2"])[:, None, None]
+    silence_({name: makers[name] for name in alive}, module, alive)
+    assert torch.allclose(module[:4](inputs), wanted, atol=1e-6)
 
 
 def test_a_width_within_a_step_that_saves_nothing_does_not_end_the_search():

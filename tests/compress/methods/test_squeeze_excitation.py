@@ -15,6 +15,7 @@ from compress.methods.base import Context
 from compress.methods.squeeze_excitation import (
     SqueezeExcitation,
     SqueezeExcite,
+    absorb_gate_,
     find_gates,
     kinds_of_samples,
 )
@@ -189,6 +190,16 @@ def test_absorbing_inserted_gates_that_do_not_depend_on_the_sample_is_exact():
     wanted = module(inputs)
     method.finish_()
     assert (module(inputs) - wanted).abs().max() < 2 * SAME
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_a_gate_is_absorbed_by_a_transposed_convolution_in_groups(groups):
+    part, mean = nn.ConvTranspose2d(6, 12, 2, stride=2, groups=groups), torch.rand(12)
+    inputs = torch.randn(2, 6, 4, 4)
+    wanted = part(inputs) * mean[:, None, None]
+    part.gate = nn.Identity()
+    absorb_gate_(part, "", mean)
+    assert torch.allclose(part(inputs), wanted, atol=1e-6)
 
 
 def test_the_penalty_is_the_mean_gate_over_all_blocks():
