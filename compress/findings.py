@@ -131,7 +131,7 @@ def _network(job: Job, key: str) -> NetworkResult:
         parameters=sum(parameter.numel() for parameter in job.candidates[key].module.parameters()),
         macs=macs(network),
         onnx_bytes=len(to_bytes(network.model)),
-        steps_trained=first if key in ("baseline", "quarter") else first + job.recipe.steps_after_baseline,
+        steps_trained=first if key in ("baseline", "quarter") else first + job.recipe.after_baseline.steps,
         quality=float(qualities.mean()),
         widths=_widths(job, key),
         quality_repeats=tuple(float(part.mean()) for part in sets),

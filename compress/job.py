@@ -13,7 +13,7 @@ from compress.budget import Budget
 from compress.cut import Rig, widths_of
 from compress.export import deployable, export_module
 from compress.graph.channels import ChannelGraph, Keep
-from compress.methods.base import Gated, Method, Replacing, Settings
+from compress.methods.base import Gated, Method, PaysNowhere, Replacing, Settings
 from compress.point import Condensed, Point
 from compress.predictor import Predictor, layer_ms
 from compress.recipe import Recipe
@@ -117,6 +117,7 @@ class Job:
 
         Raises:
             BudgetInfeasible: The run's own budget cannot be met.
+            PaysNowhere: For the run's own budget the method would replace no layer.
         """
         steered = self.steered_to(budget)
         repeated = self.recipe.sweep is not None and self.recipe.sweep.condense == "per budget"
@@ -124,7 +125,7 @@ class Job:
         if steered.key not in self._condensed:
             try:
                 self._condensed[steered.key] = self._condense(steered, suffix)
-            except BudgetInfeasible as error:
+            except (BudgetInfeasible, PaysNowhere) as error:
                 if steered == self.recipe.budget:
                     raise
                 self.out_of_reach[steered.key] = str(error)  # of the method; the others go on without it

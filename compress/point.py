@@ -279,8 +279,7 @@ class Point:
     def uniform(self) -> Trained:
         """Fine-tune the uniform network for the steps of both stages together."""
         module = prune_module(self.start.baseline.module, self.start.graph, self.uniform_cut.keep)
-        training = replace(self.recipe.finetune, steps=self.recipe.steps_after_baseline)
-        return self._finetune("uniform", module, training)
+        return self._finetune("uniform", module, self.recipe.after_baseline)
 
     def _finetune(self, name: str, start: nn.Module, training: Training) -> Trained:
         module = copy.deepcopy(start)

@@ -192,6 +192,12 @@ class Recipe(_Strict):
             raise ValueError("goals.narrow_penalty_percent trains a narrow network as [baseline] says; add that table")
         if self.baseline is None and self.retrain:
             raise ValueError("retrain trains new weights as [baseline] says; add that table")
+        timed = [each.minutes is not None for each in (self.baseline, self.condense, self.finetune) if each is not None]
+        if self.retrain and any(timed) and not all(timed):
+            raise ValueError(
+                "retrain trains for the steps and minutes of all trainings together, and some have no minutes; give "
+                "all of them minutes, or none"
+            )
         return self
 
     @model_validator(mode="after")
@@ -253,9 +259,11 @@ class Recipe(_Strict):
         )
 
     @property
-    def steps_after_baseline(self) -> int:
-        """The training steps of the method and of the fine-tuning together."""
-        return (self.condense.steps if self.condense else 0) + self.finetune.steps
+    def after_baseline(self) -> Training:
+        """The fine-tuning over the steps, and the minutes if it has some, of the method's training and its own."""
+        parts = [each for each in (self.condense, self.finetune) if each is not None]
+        minutes = self.finetune.minutes and sum(each.minutes or 0 for each in parts)
+        return replace(self.finetune, steps=sum(each.steps for each in parts), minutes=minutes)
 
     def settings(self) -> Settings:
         """Return the method's settings.

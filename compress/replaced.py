@@ -55,7 +55,7 @@ def settings_for(start: Start, settings: Settings, budget: Budget) -> Settings:
     """Return a method's settings; of one that replaces layers, for those where it pays on a budget's targets.
 
     Raises:
-        BadInput: It pays nowhere.
+        PaysNowhere: There is no such layer.
     """
     if not isinstance(settings, Replacing):
         return settings

@@ -44,12 +44,13 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise BadInput(f"output (={path}) is a file; name a folder")
         found = path / CONFIG
-        if path.is_dir() and any(path.iterdir()) and not _may_be(_keys(found), config.keys()):
+        holds = path.is_dir() and any(not _is_part(each) for each in path.iterdir())
+        if holds and not _may_be(_keys(found), config.keys()):
             raise BadInput(f"{path} is not empty and no run's folder; name another one")
         for part in path.rglob(".*.part"):  # what a killed run was writing; nobody reads it
             part.unlink()
         if found.exists() and (restart or not self._holds_steps()):
-            shutil.rmtree(path)
+            _empty(path)
         elif found.exists() and found.read_text("utf-8") != text:
             stored = json.loads(found.read_bytes())
             changed = " and ".join(key for key in {**config, **stored} if stored.get(key) != config.get(key))
@@ -103,6 +104,20 @@ class RunFolder:
     @property
     def _seconds_path(self) -> Path:
         return self.path / WORK / "seconds.json"
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file is a configuration that a killed run had begun to write."""
+    return path.name.startswith(f".{CONFIG}.") and path.name.endswith(".part")
+
+
+def _empty(path: Path) -> None:
+    """Remove what is in a folder that may itself be a link; the configuration last, by which it is known as a run's."""
+    for each in sorted(path.iterdir(), key=lambda each: each.name == CONFIG):
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
 
 
 def _may_be(found: Set[str] | None, wanted: Set[str]) -> bool:

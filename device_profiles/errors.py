@@ -16,6 +16,10 @@ class BadInput(ToolkitError, ValueError):
     """A wrong name, shape, value, file or recipe key."""
 
 
+class Unwritable(BadInput):
+    """A place where nothing can be written."""
+
+
 class RuntimeUnavailable(ToolkitError, ImportError):
     """The runtime or the device it needs is not on this machine."""
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from device_profiles.errors import BadInput, ProfileMismatch
+from device_profiles.errors import BadInput, ProfileMismatch, Unwritable
 from device_profiles.json_form import from_json, to_json
 from device_profiles.profile import DeviceProfile
 
@@ -25,7 +25,7 @@ def write_whole(path: Path | str, content: bytes | bytearray | str) -> None:
         content: What to write; text is encoded as UTF-8.
 
     Raises:
-        BadInput: The disk is full, or the place cannot be written; nothing is left behind.
+        Unwritable: The disk is full, or the place cannot be written; nothing is left behind.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -41,7 +41,7 @@ def write_whole(path: Path | str, content: bytes | bytearray | str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as err:
-        raise BadInput(
+        raise Unwritable(
             f"cannot write {path} ({len(data)} bytes): {err.strerror}; free some space or choose another place"
         ) from err
 

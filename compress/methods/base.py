@@ -18,6 +18,7 @@ from compress.scores import Scores
 from compress.select import Selection
 from compress.tasks.base import Task
 from compress.train.loop import Extras, Training
+from device_profiles.errors import BadInput
 from device_profiles.target import Target
 
 Gains = Mapping[str, Mapping[str, float]]  # layer -> target's name -> how much faster the layer becomes by itself
@@ -48,6 +49,10 @@ class Context:
     speedup: Callable[[Mapping[str, int]], float]
     seed: int = 0
     multiples: Mapping[str, int] = field(default_factory=dict)
+
+
+class PaysNowhere(BadInput):
+    """What a method would put into a network makes none of its layers faster where that is asked for."""
 
 
 class Method(Protocol):
@@ -103,4 +108,8 @@ class Replacing(Protocol):
         """Measure what its layers gain on each target, `seconds` for each kind of layer."""
 
     def where_it_pays(self, gains: Gains, needed: Mapping[str, float]) -> Self:
-        """Return the settings for the layers where it pays, `needed` being how much faster each target is to become."""
+        """Return the settings for the layers where it pays, `needed` being how much faster each target is to become.
+
+        Raises:
+            PaysNowhere: There is no such layer.
+        """

@@ -42,7 +42,7 @@ from compress.graph.channels import ChannelGraph, Keep
 from compress.graph.network import Proof
 from compress.graph.proof import TOLERANCE
 from compress.graph.reorder import input_set, rearrangements
-from compress.methods.base import Context, Gains
+from compress.methods.base import Context, Gains, PaysNowhere
 from compress.methods.learned_groups_inputs import deal_inputs_, drop_inputs_, inputs_of, mask_
 from compress.scores import Scores
 from compress.select import Selection
@@ -127,7 +127,7 @@ class LearnedGroups:
             needed: How much faster the network is to become, by target.
 
         Raises:
-            BadInput: It pays nowhere.
+            PaysNowhere: There is no such layer.
         """
         if self.layers is not None:
             return self
@@ -135,7 +135,7 @@ class LearnedGroups:
         paying = tuple(name for name, own in gains.items() if all(own[on] >= least[on] for on in least))
         if not paying:
             best = {on: round(max((own[on] for own in gains.values()), default=0.0), 2) for on in least}
-            raise BadInput(
+            raise PaysNowhere(
                 f"grouped convolution pays for no layer: the most that one gains is {best} times, of {least} that make "
                 "it worthwhile; choose other groups and condense, other targets or another method"
             )

@@ -142,6 +142,20 @@ def test_widths_are_trained_anew_for_all_steps_and_minutes_together():
     assert recipe.model_copy(update={"baseline": timed["baseline"]}).full_training.minutes is None
 
 
+def test_uniform_widths_are_trained_for_all_steps_and_minutes_after_the_baseline():
+    recipe = read_recipe(DEMO)
+    assert recipe.after_baseline == replace(recipe.finetune, steps=200 + 300)
+    timed = {name: replace(getattr(recipe, name), minutes=2.0) for name in ("condense", "finetune")}
+    assert recipe.model_copy(update=timed).after_baseline.minutes == 4.0
+
+
+def test_widths_are_not_trained_anew_without_end_where_one_training_has_minutes(tmp_path):
+    path = changed(tmp_path, "[finetune]", "[finetune]\nminutes = 5")
+    assert read_recipe(path).finetune.minutes == 5
+    with pytest.raises(BadInput, match="some have no minutes; give all of them minutes, or none"):
+        read_recipe(path, Overrides(retrain=True))
+
+
 @dataclass
 class Silent:
     """A method that does not say how its scores are cut."""

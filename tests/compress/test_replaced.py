@@ -155,6 +155,24 @@ def test_where_grouping_pays_nowhere_the_run_ends_before_it_trains(tmp_path, mon
     assert not (tmp_path / "run" / "work" / "condense.safetensors").exists()
 
 
+@pytest.mark.parametrize("condense", ["once", "per budget"])
+def test_a_budget_for_which_grouping_pays_nowhere_is_said_and_the_others_are_made(tmp_path, monkeypatch, condense):
+    def needed(
+        start, budget
+    ):  # of the sweep's budget only OpenVINO is to become faster, where grouping gains too little
+        return dict(zip(start.targets, (1.0, 3.0) if budget.swept else (2.0, 1.0), strict=True))
+
+    monkeypatch.setattr(Start, "needed", needed)
+    monkeypatch.setattr(Rig, "measured_speedup", lambda self, keep: 2.0)
+    sweep = Sweep(budgets_ms=({"openvino": 0.4},), condense=condense)
+    swept = job(tmp_path, monkeypatch, targets=("onnxruntime", "openvino"), sweep=sweep)
+    gains = {"3": {"onnxruntime-cpu": 1.5, "openvino-cpu": 1.05}, "7": {"onnxruntime-cpu": 1.5, "openvino-cpu": 1.05}}
+    monkeypatch.setattr(replaced, "measured_gains", lambda *_: gains)
+    (budget,) = swept.recipe.further_budgets
+    assert not swept.point.out_of_reach
+    assert "grouped convolution pays for no layer" in swept.further_points[budget.key].out_of_reach
+
+
 def test_the_layers_that_are_reported_are_those_of_the_budget_that_the_method_was_steered_to(tmp_path, monkeypatch):
     def needed(start, budget):
         speedups = (1.5, 3.0) if budget.swept else (2.0, 1.0)

@@ -69,6 +69,38 @@ def test_a_file_is_no_folder(tmp_path):
         RunFolder(tmp_path / "run", {})
 
 
+def test_a_run_that_was_killed_before_its_configuration_was_whole_begins_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.123.part").write_text('{"st')
+    assert RunFolder(tmp_path / "run", {"steps": 1}).once("step", lambda: 1) == 1
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_a_restart_that_was_killed_can_be_repeated(tmp_path, monkeypatch):
+    RunFolder(tmp_path / "run", {"steps": 1}).once("step", lambda: 1)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("compress.run_folder.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder(tmp_path / "run", {"steps": 2}, restart=True)
+    fresh = RunFolder(tmp_path / "run", {"steps": 2}, restart=True)
+    assert fresh.once("step", lambda: 2) == 2
+
+
+def test_a_folder_that_is_a_link_is_emptied_and_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    RunFolder(tmp_path / "run", {"steps": 1}).once("step", lambda: 1)
+    (tmp_path / "run" / "more").symlink_to(tmp_path)
+    assert RunFolder(tmp_path / "run", {"steps": 2}, restart=True).once("step", lambda: 2) == 2
+    assert (tmp_path / "run").is_symlink()
+    assert not (tmp_path / "disk" / "more").exists()
+    assert (tmp_path / "disk" / "work" / "step.json").read_text() == "2"
+
+
 def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
     folder = RunFolder(tmp_path / "run", {})
     folder.once("step", lambda: 1)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from device_profiles.errors import BadInput, UnsupportedModel
+from device_profiles.errors import BadInput, UnsupportedModel, Unwritable
 from tools.benchmarks import methods
 from tools.benchmarks.study import Small, recipe_for
 
@@ -72,6 +72,15 @@ def test_the_figure_names_every_network(call, record):
     text = (call.folder / "m.svg").read_text()
     drawn = {element.text for element in ElementTree.fromstring(text).iter() if element.tag.endswith("text")}
     assert {row["method"] for row in record["tasks"]["classification"]["rows"]} <= drawn
+
+
+def test_a_full_disk_ends_the_command_and_is_no_methods_result(call, monkeypatch):
+    def full(*_: object) -> None:
+        raise Unwritable("cannot write: no space left")
+
+    monkeypatch.setattr("compress.methods.plain.Fpgm.prepare", full)
+    with pytest.raises(Unwritable):
+        call("--methods", "l2,fpgm")
 
 
 def test_a_second_run_trains_nothing_again_and_a_method_that_cannot_is_a_row(call, record, monkeypatch, capsys):

@@ -86,13 +86,11 @@ def _run(recipe_path: Path, seed: int) -> dict[str, Any]:
 
 def _trained_on(job: Job) -> float:
     """Give the baseline the steps and the learning rate that the pruned network has after it."""
-    from dataclasses import replace
-
     from compress.train.judge import judge
     from compress.train.loop import train_
 
     recipe = job.recipe
-    training = replace(recipe.finetune, steps=recipe.steps_after_baseline)
+    training = recipe.after_baseline
     module = copy.deepcopy(job.start.baseline.module)
     train_(module, job.start.task, training, label="trained on", checkpoint=job.folder.checkpoint("trained on"))
     return judge(module, job.start.task, job.start.task.held_out()).mean().item()

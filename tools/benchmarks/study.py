@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.methods import METHODS
-from device_profiles.errors import ToolkitError
+from device_profiles.errors import ToolkitError, Unwritable
 from device_profiles.store import write_whole
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ class Study:
         folder = self.folder_of(name)
         try:
             return folder.once("row", lambda: self._deployed(folder, make()))
+        except Unwritable:
+            raise  # says nothing of the network, which is made when the command is repeated
         except ToolkitError as error:
             return {"reason": str(error)}
 
