@@ -157,9 +157,8 @@ def test_where_grouping_pays_nowhere_the_run_ends_before_it_trains(tmp_path, mon
 
 @pytest.mark.parametrize("condense", ["once", "per budget"])
 def test_a_budget_for_which_grouping_pays_nowhere_is_said_and_the_others_are_made(tmp_path, monkeypatch, condense):
-    def needed(
-        start, budget
-    ):  # of the sweep's budget only OpenVINO is to become faster, where grouping gains too little
+    def needed(start, budget):
+        """Ask for more speed in ONNX Runtime, and with the sweep in OpenVINO, where grouping gains too little."""
         return dict(zip(start.targets, (1.0, 3.0) if budget.swept else (2.0, 1.0), strict=True))
 
     monkeypatch.setattr(Start, "needed", needed)
