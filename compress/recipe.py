@@ -192,11 +192,18 @@ class Recipe(_Strict):
             raise ValueError("goals.narrow_penalty_percent trains a narrow network as [baseline] says; add that table")
         if self.baseline is None and self.retrain:
             raise ValueError("retrain trains new weights as [baseline] says; add that table")
-        timed = [each.minutes is not None for each in (self.baseline, self.condense, self.finetune) if each is not None]
-        if self.retrain and any(timed) and not all(timed):
+        return self
+
+    @model_validator(mode="after")
+    def _has_minutes_for_all_or_none(self) -> Self:
+        trained = {"condense": self.condense, "finetune": self.finetune}
+        trained |= {"baseline": self.baseline} if self.retrain else {}
+        timed = {name: each.minutes is not None for name, each in trained.items() if each is not None}
+        if any(timed.values()) and not all(timed.values()):
+            given, missing = (sorted(name for name in timed if timed[name] is has) for has in (True, False))
             raise ValueError(
-                "retrain trains for the steps and minutes of all trainings together, and some have no minutes; give "
-                "all of them minutes, or none"
+                f"minutes are given to {' and '.join(given)}, not to {' and '.join(missing)}, and other networks are "
+                "trained for the steps and minutes of these together; give minutes to all of them, or to none"
             )
         return self
 
@@ -260,10 +267,11 @@ class Recipe(_Strict):
 
     @property
     def after_baseline(self) -> Training:
-        """The fine-tuning over the steps, and the minutes if it has some, of the method's training and its own."""
-        parts = [each for each in (self.condense, self.finetune) if each is not None]
-        minutes = self.finetune.minutes and sum(each.minutes or 0 for each in parts)
-        return replace(self.finetune, steps=sum(each.steps for each in parts), minutes=minutes)
+        """The fine-tuning over the steps, and the minutes if they have some, of the method's training and its own."""
+        if self.condense is None:
+            return self.finetune
+        minutes = self.finetune.minutes and self.condense.minutes and self.finetune.minutes + self.condense.minutes
+        return replace(self.finetune, steps=self.condense.steps + self.finetune.steps, minutes=minutes)
 
     def settings(self) -> Settings:
         """Return the method's settings.

@@ -43,6 +43,8 @@ class RunFolder:
         path, text = self.path, json.dumps(config, indent=1, sort_keys=True) + "\n"
         if path.exists() and not path.is_dir():
             raise BadInput(f"output (={path}) is a file; name a folder")
+        if path.is_symlink() and not path.exists():
+            raise BadInput(f"output (={path}) is a link to {path.readlink()}, which is not there; make that folder")
         found = path / CONFIG
         holds = path.is_dir() and any(not _is_part(each) for each in path.iterdir())
         if holds and not _may_be(_keys(found), config.keys()):
@@ -112,7 +114,12 @@ def _is_part(path: Path) -> bool:
 
 
 def _empty(path: Path) -> None:
-    """Remove what is in a folder that may itself be a link; the configuration last, by which it is known as a run's."""
+    """Remove what is in a folder, which may itself be a link.
+
+    The configuration goes last and fits no run until then: a folder that is killed half-way is still known as a run's,
+    and what is left in it is not taken for one.
+    """
+    write_whole(path / CONFIG, json.dumps(dict.fromkeys(json.loads((path / CONFIG).read_bytes()))))
     for each in sorted(path.iterdir(), key=lambda each: each.name == CONFIG):
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)

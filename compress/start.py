@@ -29,12 +29,12 @@ from compress.rigid import rigid_sets
 from compress.run_folder import RunFolder
 from compress.scores import Scores, producers, set_norms
 from compress.tasks import TASKS
-from compress.tasks.base import Comparable, Task
+from compress.tasks.base import Batch, Comparable, Task
 from compress.tasks.teaching import check_teaching
-from compress.train.judge import mean_quality, run_in_chunks
+from compress.train.judge import CHUNK, mean_quality, run_in_chunks
 from compress.train.loop import Extras, Training, train_
 from compress.train.probe import Probed, check_probe, probe
-from compress.train.processes import on_first
+from compress.train.processes import make_fabric, on_first
 from compress.weights import load_weights_
 from device_profiles.errors import BadInput
 from device_profiles.profile import DeviceProfile
@@ -262,7 +262,9 @@ class Start:
         mean_quality(self.task, outputs, held_out)
         _ = self.trivial_quality
         if teaching.teacher != "none" and teaching.weight:
-            check_teaching(self.task, outputs, held_out)
+            some, device = held_out.chunks(CHUNK)[0], make_fabric(self.recipe.finetune.device).device
+            judged = Batch(some.inputs.to(device), some.targets.to(device))
+            check_teaching(self.task, outputs[:CHUNK].to(device), judged)
 
     def _check_prunable(self, module: nn.Module) -> None:
         graph = self._prunable(analyse(export_module(module, self.example)))

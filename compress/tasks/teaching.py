@@ -31,7 +31,8 @@ def check_teaching(task: Task, outputs: Tensor, batch: Batch) -> None:
         return
     outputs = outputs.clone()  # those that were made in inference mode cannot be differentiated
     alike = batch.targets.shape == outputs.shape and batch.targets.is_floating_point()
-    taught, elsewhere = (batch.targets, outputs) if alike else (outputs, outputs.roll(1, 0))
+    taught = batch.targets if alike else outputs
+    elsewhere = taught.roll(1, 0)
     try:
         here, there = (_slope(task, values, taught) for values in (taught, elsewhere))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:

@@ -16,7 +16,7 @@ from compress.tasks.base import Accompanied, Batch, Task, Teachable
 from compress.train.average import Average
 from compress.train.checkpoint import Kept, Trained, below, load_checkpoint, save_checkpoint
 from compress.train.extras import Extras
-from compress.train.judge import device_of, mean_quality, run_in_chunks
+from compress.train.judge import device_of, judge, run_in_chunks
 from compress.train.optimizer import make_optimizer
 from compress.train.processes import (
     agree_,
@@ -65,7 +65,7 @@ class Run:
         seed_(self.fabric.device, training.seed)
         self.companions = task.companions() if isinstance(task, Accompanied) else None
         self.home = device_of(module)
-        self.layout = _layout(module, task.batch(0, training.batch).inputs[:1])
+        self.layout = _layout_of_(module, task.batch(0, training.batch).inputs[:1])
         self._move_(self.fabric.device)
         groups = extras.parameter_groups or [{"params": list(module.parameters()), "lr": 1.0}]
         self.optimizer = make_optimizer(training, groups)
@@ -256,8 +256,9 @@ class Run:
             row = {name: value.item() for name, value in terms.items()}
             row |= {"learning_rate": rate, "seconds": self._seconds()}
             self.losses[self.step] = row["loss"]
-        if self.over or int(self.progress * LOOKS) > int(before * LOOKS):
-            self.looks[self.step] = row["quality"] = self._look()
+        due = self.over or int(self.progress * LOOKS) > int(before * LOOKS)
+        if due and math.isfinite(quality := self._look()):  # else the next loss tells, or who judges the network last
+            self.looks[self.step] = row["quality"] = quality
         return row
 
     def _look(self) -> float:
@@ -266,7 +267,7 @@ class Run:
         if self.fabric.is_global_zero:
             held_out = self.task.held_out().chunks(LOOK_SAMPLES)[0]
             with self.average.inside(self.module) if self.average is not None else contextlib.nullcontext():
-                quality = mean_quality(self.task, run_in_chunks(self.module, held_out.inputs), held_out)
+                quality = judge(self.module, self.task, held_out).mean().item()
         return self.fabric.broadcast(quality)
 
     def _seconds(self) -> float:
@@ -280,15 +281,19 @@ class Run:
         self.over = self.progress == 1.0 or (finished is not None and self.step > 0 and finished())
 
 
-def _layout(module: nn.Module, sample: Tensor) -> torch.memory_format:
-    """Choose how feature maps lie in memory: channels last is 1.5 times as fast on a CPU, where a network can do it.
+def _layout_of_(module: nn.Module, sample: Tensor) -> torch.memory_format:
+    """Choose how weights and feature maps lie in memory, channels last where a network can do it, and lay weights so.
+
+    That is 1.5 times as fast on a CPU.
 
     Three-dimensional convolutions have another layout, and a `view` asks for the one that it was written for.
     """
     if sample.dim() != 4 or any(parameter.dim() > 4 for parameter in module.parameters()):
         return torch.contiguous_format
+    module.to(memory_format=torch.channels_last)
     try:
         run_in_chunks(module, sample.contiguous(memory_format=torch.channels_last))
     except RuntimeError:
+        module.to(memory_format=torch.contiguous_format)
         return torch.contiguous_format
     return torch.channels_last

@@ -149,10 +149,19 @@ def test_uniform_widths_are_trained_for_all_steps_and_minutes_after_the_baseline
     assert recipe.model_copy(update=timed).after_baseline.minutes == 4.0
 
 
-def test_widths_are_not_trained_anew_without_end_where_one_training_has_minutes(tmp_path):
-    path = changed(tmp_path, "[finetune]", "[finetune]\nminutes = 5")
-    assert read_recipe(path).finetune.minutes == 5
-    with pytest.raises(BadInput, match="some have no minutes; give all of them minutes, or none"):
+@pytest.mark.parametrize("table", ["condense", "finetune"])
+def test_minutes_are_given_to_all_trainings_that_are_compared_or_to_none(tmp_path, table):
+    path = changed(tmp_path, f"[{table}]", f"[{table}]\nminutes = 5")
+    with pytest.raises(
+        BadInput, match=f"minutes are given to {table}, not to .* give minutes to all of them, or to none"
+    ):
+        read_recipe(path)
+    text = path.read_text()
+    for name in {"condense", "finetune"} - {table}:
+        text = text.replace(f"[{name}]", f"[{name}]\nminutes = 5")
+    path.write_text(text)
+    assert read_recipe(path).after_baseline.minutes == 10
+    with pytest.raises(BadInput, match="minutes are given to condense and finetune, not to baseline"):
         read_recipe(path, Overrides(retrain=True))
 
 

@@ -86,8 +86,17 @@ def test_a_restart_that_was_killed_can_be_repeated(tmp_path, monkeypatch):
         patched.setattr("compress.run_folder.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             RunFolder(tmp_path / "run", {"steps": 2}, restart=True)
+    for steps in (1, 2):  # what is left is no run's
+        with pytest.raises(BadInput, match="another steps; add --restart"):
+            RunFolder(tmp_path / "run", {"steps": steps})
     fresh = RunFolder(tmp_path / "run", {"steps": 2}, restart=True)
     assert fresh.once("step", lambda: 2) == 2
+
+
+def test_a_link_to_a_folder_that_is_not_there_is_said(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    with pytest.raises(BadInput, match=r"is a link to .*disk, which is not there; make that folder"):
+        RunFolder(tmp_path / "run", {})
 
 
 def test_a_folder_that_is_a_link_is_emptied_and_stays_one(tmp_path):
