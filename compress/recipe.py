@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from inspect import get_annotations
 from pathlib import Path
@@ -42,7 +43,12 @@ class Choice(BaseModel):
 
 
 class ModelChoice(Choice):
-    """Which network, and the file with its trained weights if there is one: .safetensors, or a state dict of torch."""
+    """Which network; further keys are the arguments of what is named.
+
+    Attributes:
+        name: A bundled network, or "package.module:callable" of your own.
+        weights: A file with trained weights: .safetensors, or a state dict of torch; none: `[baseline]` trains.
+    """
 
     weights: Path | None = None
 
@@ -257,21 +263,12 @@ class Recipe(_Strict):
     def full_training(self) -> Training:
         """The baseline's training over the steps, and the minutes if all have some, of all trainings together."""
         assert self.baseline is not None, "a recipe that retrains has a baseline's training"
-        parts = [each for each in (self.baseline, self.condense, self.finetune) if each is not None]
-        minutes = [each.minutes for each in parts if each.minutes is not None]
-        return replace(
-            self.baseline,
-            steps=sum(each.steps for each in parts),
-            minutes=sum(minutes) if len(minutes) == len(parts) else None,
-        )
+        return _together(self.baseline, (self.baseline, self.condense, self.finetune))
 
     @property
     def after_baseline(self) -> Training:
         """The fine-tuning over the steps, and the minutes if they have some, of the method's training and its own."""
-        if self.condense is None:
-            return self.finetune
-        minutes = self.finetune.minutes and self.condense.minutes and self.finetune.minutes + self.condense.minutes
-        return replace(self.finetune, steps=self.condense.steps + self.finetune.steps, minutes=minutes)
+        return _together(self.finetune, (self.condense, self.finetune))
 
     def settings(self) -> Settings:
         """Return the method's settings.
@@ -284,6 +281,17 @@ class Recipe(_Strict):
     def chosen_targets(self) -> tuple[Target, ...]:
         """Return the targets that the result is measured on."""
         return tuple(Target(name, RUNTIMES[name].device, threads=self.threads) for name in self.targets)
+
+
+def _together(training: Training, parts: Sequence[Training | None]) -> Training:
+    """Return a training over the steps, and the minutes if all have some, of several; None is one that is left out."""
+    given = [each for each in parts if each is not None]
+    minutes = [each.minutes for each in given if each.minutes is not None]
+    return replace(
+        training,
+        steps=sum(each.steps for each in given),
+        minutes=sum(minutes) if len(minutes) == len(given) else None,
+    )
 
 
 def read_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:

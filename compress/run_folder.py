@@ -46,8 +46,8 @@ class RunFolder:
         if path.is_symlink() and not path.exists():
             raise BadInput(f"output (={path}) is a link to {path.readlink()}, which is not there; make that folder")
         found = path / CONFIG
-        holds = path.is_dir() and any(not _is_part(each) for each in path.iterdir())
-        if holds and not _may_be(_keys(found), config.keys()):
+        begun = set(path.glob(f".{CONFIG}.*.part"))  # a configuration that a killed run was writing
+        if path.is_dir() and set(path.iterdir()) - begun and not _may_be(_keys(found), config.keys()):
             raise BadInput(f"{path} is not empty and no run's folder; name another one")
         for part in path.rglob(".*.part"):  # what a killed run was writing; nobody reads it
             part.unlink()
@@ -108,18 +108,13 @@ class RunFolder:
         return self.path / WORK / "seconds.json"
 
 
-def _is_part(path: Path) -> bool:
-    """Whether a file is a configuration that a killed run had begun to write."""
-    return path.name.startswith(f".{CONFIG}.") and path.name.endswith(".part")
-
-
 def _empty(path: Path) -> None:
     """Remove what is in a folder, which may itself be a link.
 
     The configuration goes last and fits no run until then: a folder that is killed half-way is still known as a run's,
     and what is left in it is not taken for one.
     """
-    write_whole(path / CONFIG, json.dumps(dict.fromkeys(json.loads((path / CONFIG).read_bytes()))))
+    write_whole(path / CONFIG, json.dumps(dict.fromkeys(_keys(path / CONFIG) or ())))
     for each in sorted(path.iterdir(), key=lambda each: each.name == CONFIG):
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)

@@ -46,14 +46,7 @@ def reference() -> str:
 
 def _tables() -> Iterator[str]:
     yield from _section("## The recipe itself", Recipe)
-    yield "## `[model]`\n\nFurther keys are the arguments of the network that is named, [see below](#networks).\n"
-    weights = inspect.signature(ModelChoice).parameters["weights"]
-    meanings = {
-        "name": 'A bundled network, or "package.module:callable" of your own.',
-        "weights": "A file with trained weights: .safetensors, or a state dict of torch; none: `[baseline]` trains.",
-    }
-    yield _rows({"name": inspect.Parameter.empty, "weights": weights.default}, {}, meanings)
-    for name, model in (("sweep", Sweep), ("distillation", Distillation), ("goals", Goals)):
+    for name, model in (("model", ModelChoice), ("sweep", Sweep), ("distillation", Distillation), ("goals", Goals)):
         yield from _section(f"## `[{name}]`", model)
     yield from _section(" ".join(["##", ", ".join(f"`[{name}]`" for name in TRAININGS)]), Training)
 
@@ -82,7 +75,9 @@ def _networks() -> Iterator[str]:
 def _section(heading: str, described: type[Any]) -> Iterator[str]:
     """Describe what a class takes by its docstring and its signature."""
     text, meanings = _docstring(described)
-    parameters = inspect.signature(described).parameters.values()
+    parameters = [
+        each for each in inspect.signature(described).parameters.values() if each.kind is not each.VAR_KEYWORD
+    ]
     checked = is_dataclass(described) or issubclass(described, BaseModel)
     hints = get_type_hints(described if checked else described.__init__)
     yield f"{heading}\n\n{text}\n"
